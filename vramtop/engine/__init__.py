@@ -1,0 +1,1 @@
+"""Blocks to events: one engine for live, replay and every companion."""

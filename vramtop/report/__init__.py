@@ -1,0 +1,1 @@
+"""Post-mortems: one model, rendered as HTML and PNG."""
