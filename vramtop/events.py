@@ -44,15 +44,14 @@ class Event:
 
     @property
     def order(self) -> tuple[object, ...]:
-        """The sort key of the event stream."""
+        """The sort key of the event stream; equals keep the order in which they were said."""
         return (
             self.seq,
             self.uuid or "",
             -1 if self.pid is None else self.pid,
             -1 if self.start_time is None else self.start_time,
             self.life,
-            KINDS.index(self.kind),
-            self.canonical(),
+            _RANK[self.kind],
         )
 
     def to_json(self) -> dict[str, object]:
@@ -263,6 +262,7 @@ EVENT_TYPES: tuple[type[Event], ...] = (
     Segment, Leak, OomRiskChanged, VerdictChanged, Oom,
 )  # fmt: skip
 KINDS: tuple[str, ...] = tuple(event.kind for event in EVENT_TYPES)
+_RANK = {kind: rank for rank, kind in enumerate(KINDS)}
 
 
 def ordered(events: Iterable[Event]) -> list[Event]:

@@ -1,1 +1,28 @@
-"""Streaming analyzers."""
+"""Streaming analyzers: state in, events out.
+
+To add one: write its file, list it here. The contract suite finds it and tries it with random
+chunkings, single ticks, no devices, vanished processes, gaps and missing readings. Order
+matters: an analyzer sees the signals of those before it.
+"""
+
+from __future__ import annotations
+
+from vramtop.analyzers.changepoints import ChangepointAnalyzer
+from vramtop.analyzers.gaps import GapAnalyzer
+from vramtop.analyzers.observed import ObservedAnalyzer
+from vramtop.analyzers.oom import OomAnalyzer
+from vramtop.analyzers.phase import PhaseAnalyzer
+from vramtop.analyzers.risk import RiskAnalyzer
+from vramtop.analyzers.verdict import VerdictAnalyzer
+
+DEFAULT_ANALYZERS = (
+    ObservedAnalyzer,
+    GapAnalyzer,
+    PhaseAnalyzer,
+    ChangepointAnalyzer,
+    RiskAnalyzer,
+    VerdictAnalyzer,
+    OomAnalyzer,
+)
+VERSION = 1
+"""Raised when the same recording may give other events; part of the live digest."""

@@ -1,0 +1,164 @@
+"""The phase of every device and process: stable, growing, shrinking or volatile."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from vramtop.analyzers.sweep import SweepAnalyzer
+from vramtop.events import PhaseChanged
+from vramtop.samples import SeriesKey
+from vramtop.stats.envelope import Envelope
+from vramtop.units import MIB, NS_PER_S
+from vramtop.view import Change
+
+STABLE, GROWING, SHRINKING, VOLATILE = "stable", "growing", "shrinking", "volatile"
+
+
+@dataclass(slots=True)
+class _Series:
+    fine: Envelope
+    coarse: Envelope
+    since_ns: int
+    phase: str | None = None
+    candidate: str | None = None
+    candidate_since_ns: int = 0
+    unsettled_since_ns: int | None = None
+    waking: bool = False
+    peak: int = 0
+    rate: float = field(default=0.0)
+
+
+class PhaseAnalyzer(SweepAnalyzer):
+    """Judges how a level moves, from the range it keeps per bucket of time.
+
+    The newer half of a window is compared with the older half. A level grows if both its upper
+    and its lower edge rise and the rise is spread over several buckets: a single step to a new
+    level is no growth, and a sawtooth around a level has edges that stay. The short window sees
+    fast movement, the long one slow leaks.
+
+    Args:
+        bucket_s: Length of a bucket of the short window.
+        buckets: Buckets in the short window; the long one has ten of a minute each.
+        floor_bytes: Movement below this is none; several segments of an allocator fit into it.
+        hold_s: How long a new phase must stand before it is reported.
+    """
+
+    def __init__(
+        self,
+        *,
+        bucket_s: float = 5.0,
+        buckets: int = 12,
+        floor_bytes: int = 16 * MIB,
+        hold_s: float = 10.0,
+    ) -> None:
+        super().__init__()
+        self.bucket_s = bucket_s
+        self.buckets = buckets
+        self.floor_bytes = floor_bytes
+        self.hold_s = hold_s
+        self._series: dict[SeriesKey, _Series] = {}
+
+    def on_change(self, tick: int, change: Change) -> None:
+        """Note the level; phases are judged when a bucket closes."""
+        now = self.now_ns(tick)
+        series = self._series.get(change.key)
+        if series is None:
+            series = self._series[change.key] = _Series(
+                Envelope(width_ns=int(self.bucket_s * NS_PER_S), count=self.buckets),
+                Envelope(width_ns=60 * NS_PER_S, count=10),
+                now,
+            )
+        series.fine.put(now, change.used)
+        series.coarse.put(now, change.used)
+        if not series.waking:
+            series.waking = True
+            self.wake_at(series.fine.boundary_ns, change.key)
+
+    def on_gone(self, tick: int, key: SeriesKey) -> None:  # noqa: ARG002
+        """Forget the process."""
+        self._series.pop(key, None)
+
+    def on_wake(self, tick: int, key: SeriesKey) -> None:
+        """A bucket has closed: judge."""
+        series = self._series.get(key)
+        if series is None:
+            return
+        now = self.now_ns(tick)
+        series.fine.advance(now)
+        series.coarse.advance(now)
+        phase, rate = self._judge(series)
+        self._settle(tick, key, series, phase, rate)
+        pending = series.candidate is not None
+        if not series.fine.quiet or pending:
+            self.wake_at(series.fine.boundary_ns, key)
+        elif not series.coarse.quiet:
+            self.wake_at(series.coarse.boundary_ns, key)
+        else:
+            series.waking = False
+
+    def _judge(self, series: _Series) -> tuple[str, float]:
+        level = series.fine.highs[-1]
+        floor = max(self.floor_bytes, level // 200)
+        for window in (series.fine, series.coarse):
+            trend = _trend(window, floor)
+            if trend != 0.0:
+                return (GROWING if trend > 0 else SHRINKING), trend
+        lows, highs = series.fine.lows[:-1], series.fine.highs[:-1]
+        moves = sum(high - low > floor for low, high in zip(lows, highs, strict=True))
+        moves += sum(abs(after - before) > floor for before, after in pairwise(highs))
+        if moves >= 3 and max(highs) - min(lows) > max(4 * floor, level // 50):
+            return VOLATILE, 0.0
+        return STABLE, 0.0
+
+    def _settle(self, tick: int, key: SeriesKey, series: _Series, phase: str, rate: float) -> None:
+        now = self.now_ns(tick)
+        if phase == series.phase:
+            series.candidate = None
+            series.unsettled_since_ns = None
+            return
+        if phase != series.candidate:
+            series.candidate, series.candidate_since_ns = phase, now
+        if series.unsettled_since_ns is None:
+            series.unsettled_since_ns = now
+        hold_ns = int(self.hold_s * NS_PER_S)
+        # Candidates that take turns must not keep the old phase alive for ever.
+        starved = now - series.unsettled_since_ns >= 3 * hold_ns
+        if series.phase is None or starved or now - series.candidate_since_ns >= hold_ns:
+            series.phase, series.candidate, series.unsettled_since_ns = phase, None, None
+            age_s = (now - series.since_ns) / NS_PER_S
+            self.emit(
+                PhaseChanged,
+                tick,
+                key,
+                phase=phase,
+                rate_bytes_per_s=rate,
+                confidence=min(1.0, age_s / (self.bucket_s * self.buckets)),
+            )
+            self.publish("phase", tick, key, (phase, rate))
+
+
+def _trend(window: Envelope, floor: int) -> float:
+    """Bytes per second by which the edges moved between the halves; 0.0 if it is no trend."""
+    lows, highs = window.lows[:-1], window.highs[:-1]
+    half = min(len(lows) // 2, window.count // 2)
+    if half < 2:
+        return 0.0
+    older_low, older_high = min(lows[-2 * half : -half]), max(highs[-2 * half : -half])
+    newer_low, newer_high = min(lows[-half:]), max(highs[-half:])
+    rise = newer_high - older_high
+    lift = newer_low - older_low
+    if rise * lift <= 0:
+        return 0.0
+    drift = (rise + lift) // 2
+    if abs(drift) <= floor:
+        return 0.0
+    edge = highs[-2 * half :] if drift > 0 else lows[-2 * half :]
+    steps = [after - before for before, after in pairwise(edge)]
+    forward = [index for index, step in enumerate(steps) if step * drift > 0]
+    if len(forward) < 3 or forward[-1] < len(steps) - half:
+        return 0.0
+    largest = max(abs(steps[index]) for index in forward)
+    if largest * 4 > 3 * sum(abs(steps[index]) for index in forward):
+        return 0.0  # one step, not growth
+    return drift * NS_PER_S / (half * window.width_ns)

@@ -1,0 +1,199 @@
+"""The loop that most analyzers share: changes and due times in stream order.
+
+A block's ticks are never visited one by one. An analyzer is called at changes of level, when
+a process is gone, when another analyzer's signal changes, and at the first tick at or after a
+time it asked to be woken. All of these are properties of the stream, not of its blocks, so
+live and replay run through the same calls with the same arguments.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeVar
+
+from vramtop.events import Event, ordered
+from vramtop.samples import Observation, SeriesKey
+from vramtop.view import Change, Facts, View
+
+EventT = TypeVar("EventT", bound=Event)
+
+_OBSERVATION, _GONE, _CHANGE, _SIGNAL = range(4)
+
+
+class SweepAnalyzer:
+    """Base of analyzers that follow changes.
+
+    Within one tick the order is: observations, processes gone, changes (devices first),
+    signals, wakes.
+
+    Attributes:
+        inputs: Names of the signals to be handed to `on_signal`.
+        observes: Kinds of observations to be handed to `on_observation`.
+    """
+
+    inputs: ClassVar[tuple[str, ...]] = ()
+    observes: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        self._wakes: list[tuple[int, tuple[Any, ...], SeriesKey]] = []
+        self._view: View | None = None
+        self._events: list[Event] = []
+        self._last: tuple[int, int] = (0, 0)
+        self._facts = Facts()
+        self._clock_ns = -1
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State between blocks; the block itself is no part of it."""
+        return {**self.__dict__, "_view": None, "_events": []}
+
+    # -- what a subclass overrides ---------------------------------------------------------
+
+    def on_observation(self, tick: int, seen: Observation) -> None:
+        """Something of a kind in `observes` was observed."""
+
+    def on_change(self, tick: int, change: Change) -> None:
+        """A series has a new level from `tick` on."""
+
+    def on_gone(self, tick: int, key: SeriesKey) -> None:
+        """A process left its device."""
+
+    def on_signal(self, tick: int, name: str, key: SeriesKey, value: Any) -> None:
+        """Another analyzer's signal changed."""
+
+    def on_wake(self, tick: int, key: SeriesKey) -> None:
+        """The first tick at or after a time asked for with `wake_at`."""
+
+    def on_block(self, view: View) -> None:
+        """Before the sweep: what has to be read from the block as a whole."""
+
+    def on_finish(self) -> None:
+        """The stream has ended; `emit_last` still works."""
+
+    # -- what a subclass calls -------------------------------------------------------------
+
+    def now_ns(self, tick: int) -> int:
+        """Boot-time clock of a tick of the present block."""
+        return self._present.mono_ns[tick]
+
+    def wake_at(self, due_ns: int, key: SeriesKey) -> None:
+        """Ask for `on_wake(key)` at the first tick at or after `due_ns`."""
+        # Not before the next instant: an event may not be older than what was said already.
+        due_ns = max(due_ns, self._clock_ns + 1)
+        heapq.heappush(self._wakes, (due_ns, key.sort_key, key))
+
+    def emit(self, event: type[EventT], tick: int, key: SeriesKey | None, **fields: Any) -> None:
+        """Say that something became true at `tick`."""
+        block = self._present.block
+        t_us, seq = int(block.t_us[tick]), int(block.seq[tick])
+        self._events.append(self._event(event, t_us, seq, key, fields))
+
+    def emit_last(self, event: type[EventT], key: SeriesKey | None, **fields: Any) -> None:
+        """Say something at the end of the stream, with the last tick's number."""
+        t_us, seq = self._last
+        self._events.append(self._event(event, t_us, seq, key, fields))
+
+    def name_of(self, tick: int, key: SeriesKey) -> str | None:
+        """A process's name as known at `tick`."""
+        return self._facts.name(key, int(self._present.block.seq[tick]))
+
+    def publish(self, name: str, tick: int, key: SeriesKey, value: object) -> None:
+        """Tell the analyzers that run after this one."""
+        self._present.publish(name, tick, key, value)
+
+    # -- the protocol ----------------------------------------------------------------------
+
+    def update(self, view: View) -> Sequence[Event]:
+        """See `vramtop.protocols.Analyzer`."""
+        self._view = view
+        self._facts = view.facts
+        self._events = []
+        self.on_block(view)
+        for tick, kind, item in self._calls(view):
+            self._wake_until(tick)
+            self._clock_ns = view.mono_ns[tick]
+            if kind == _CHANGE:
+                self.on_change(tick, item)
+            elif kind == _GONE:
+                self.on_gone(tick, item.key)
+            elif kind == _OBSERVATION:
+                self.on_observation(tick, item)
+            else:
+                name, signal = item
+                self.on_signal(tick, name, signal.key, signal.value)
+        self._wake_until(len(view.block))
+        block = view.block
+        if len(block):
+            self._last = (int(block.t_us[-1]), int(block.seq[-1]))
+            self._clock_ns = view.mono_ns[-1]
+        self._view = None
+        return self._events
+
+    def finish(self) -> Sequence[Event]:
+        """See `vramtop.protocols.Analyzer`."""
+        self._events = []
+        self.on_finish()
+        return ordered(self._events)
+
+    # -- the sweep -------------------------------------------------------------------------
+
+    @property
+    def _present(self) -> View:
+        if self._view is None:
+            raise RuntimeError("only inside update()")
+        return self._view
+
+    def _calls(self, view: View) -> list[tuple[int, int, Any]]:
+        calls: list[tuple[int, int, Any]] = [
+            (change.tick, _CHANGE, change) for change in view.changes
+        ]
+        extra: list[tuple[int, int, Any]] = [(entry.tick, _GONE, entry) for entry in view.gone]
+        if self.observes:
+            extra += [
+                (tick, _OBSERVATION, seen)
+                for tick, seen in view.block.observations
+                if seen.what in self.observes
+            ]
+        for name in self.inputs:
+            extra += [
+                (signal.tick, _SIGNAL, (name, signal)) for signal in view.signals.get(name, ())
+            ]
+        if extra:
+            calls = sorted(calls + extra, key=lambda call: call[:2])
+        return calls
+
+    def _wake_until(self, stop: int) -> None:
+        """Wake at every due tick before tick `stop`."""
+        wakes = self._wakes
+        mono = self._present.mono_ns
+        while wakes:
+            tick = bisect_left(mono, wakes[0][0])
+            if tick >= stop:
+                return
+            _, _, key = heapq.heappop(wakes)
+            self._clock_ns = mono[tick]
+            self.on_wake(tick, key)
+
+    def _event(
+        self,
+        event: type[EventT],
+        t_us: int,
+        seq: int,
+        key: SeriesKey | None,
+        fields: dict[str, Any],
+    ) -> EventT:
+        host = self._facts.host(seq)
+        if key is None:
+            return event(t_us=t_us, seq=seq, host=host, **fields)
+        return event(
+            t_us=t_us,
+            seq=seq,
+            host=host,
+            gpu=self._facts.gpu(key.uuid, seq),
+            uuid=key.uuid,
+            pid=key.pid,
+            start_time=key.start_time,
+            life=key.life,
+            **fields,
+        )
