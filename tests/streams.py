@@ -89,7 +89,7 @@ def random_ticks(seed: int, count: int = 400, gpus: int = 2) -> list[Tick]:
                                     life=key[3],
                                     text="CUDA out of memory",
                                     data={"requested_bytes": 3 * MIB, "fatal": True},
-                                )  # fmt: skip
+                                )
                             )
                         if draw.random() < 0.3:
                             seen.append(
@@ -124,7 +124,7 @@ def random_ticks(seed: int, count: int = 400, gpus: int = 2) -> list[Tick]:
                                 start_time=start,
                                 life=key[3],
                                 name=name,
-                            )  # fmt: skip
+                            )
                         )
             for key in [key for key in alive if key[0] == gpu]:
                 kind = key[1] % 5
@@ -146,7 +146,7 @@ def random_ticks(seed: int, count: int = 400, gpus: int = 2) -> list[Tick]:
                             start_time=key[2],
                             life=key[3],
                             used_bytes=None if hidden else alive[key],
-                        )  # fmt: skip
+                        )
                     )
             used = min(total, 20 * MIB + sum(v for key, v in alive.items() if key[0] == gpu))
             unread = draw.random() < 0.01
@@ -160,7 +160,7 @@ def random_ticks(seed: int, count: int = 400, gpus: int = 2) -> list[Tick]:
                     used_bytes=None if unread else used,
                     free_bytes=None if unread else max(0, total - (reserved or 0) - used),
                     gpu_util_pct=draw.randrange(101),
-                )  # fmt: skip
+                )
             )
         if draw.random() < 0.01:
             seen.append(
@@ -174,6 +174,6 @@ def random_ticks(seed: int, count: int = 400, gpus: int = 2) -> list[Tick]:
                 devices=tuple(devices),
                 processes=tuple(processes),
                 observations=tuple(seen),
-            )  # fmt: skip
+            )
         )
     return ticks

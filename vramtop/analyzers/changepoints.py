@@ -12,8 +12,11 @@ from vramtop.stats.fpop import Fpop, Node
 from vramtop.units import MIB, NS_PER_S, US_PER_S
 from vramtop.view import Change
 
-OPEN_AGES_S = (5, 15, 60, 300, 1800)
+OPEN_AGES_S = (5, 60, 600)
 """Ages of an unchanged level at which it is looked at without waiting for it to end."""
+
+SETTLE_EVERY = 8
+"""A restless series is searched for final changepoints at every so many changes."""
 
 
 @dataclass(slots=True)
@@ -77,7 +80,8 @@ class ChangepointAnalyzer(SweepAnalyzer):
         else:
             self._close_run(series, now)
             series.fpop.newest.tag = _Start(t_us, now, change.used, series.value)
-            self._advance(tick, change.key, series)
+            if series.fpop.newest.index % SETTLE_EVERY == 0:
+                self._advance(tick, change.key, series)
             series.value, series.since_ns = change.used, now
         series.age = 0
         if not series.waking:
@@ -109,6 +113,8 @@ class ChangepointAnalyzer(SweepAnalyzer):
             node, final = series.fpop.last_changepoint(series.value / MIB, held / NS_PER_S)
             if node.index > series.final.index:
                 self._announce(tick, key, series, node, "confirmed" if final else "tentative")
+            if held >= 60 * NS_PER_S:
+                self._advance(tick, key, series)
         if series.age < len(OPEN_AGES_S):
             self.wake_at(series.since_ns + OPEN_AGES_S[series.age] * NS_PER_S, key)
         else:

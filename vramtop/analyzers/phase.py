@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 from vramtop.analyzers.sweep import SweepAnalyzer
@@ -12,6 +12,7 @@ from vramtop.stats.envelope import Envelope
 from vramtop.units import MIB, NS_PER_S
 from vramtop.view import Change
 
+_NEVER = -(1 << 62)
 STABLE, GROWING, SHRINKING, VOLATILE = "stable", "growing", "shrinking", "volatile"
 
 
@@ -25,8 +26,8 @@ class _Series:
     candidate_since_ns: int = 0
     unsettled_since_ns: int | None = None
     waking: bool = False
-    peak: int = 0
-    rate: float = field(default=0.0)
+    # When the level last changed, newest last; three changes are the least that is a movement.
+    changed_ns: tuple[int, int, int] = (_NEVER, _NEVER, _NEVER)
 
 
 class PhaseAnalyzer(SweepAnalyzer):
@@ -69,6 +70,8 @@ class PhaseAnalyzer(SweepAnalyzer):
                 Envelope(width_ns=60 * NS_PER_S, count=10),
                 now,
             )
+        if not series.fine.lows or change.used != series.fine.level:
+            series.changed_ns = (*series.changed_ns[1:], now)
         series.fine.put(now, change.used)
         series.coarse.put(now, change.used)
         if not series.waking:
@@ -87,23 +90,26 @@ class PhaseAnalyzer(SweepAnalyzer):
         now = self.now_ns(tick)
         series.fine.advance(now)
         series.coarse.advance(now)
-        phase, rate = self._judge(series)
+        fine, coarse = _moving(series, series.fine, now), _moving(series, series.coarse, now)
+        phase, rate = self._judge(series, fine) if fine or coarse else (STABLE, 0.0)
         self._settle(tick, key, series, phase, rate)
-        pending = series.candidate is not None
-        if not series.fine.quiet or pending:
+        if fine or series.candidate is not None:
             self.wake_at(series.fine.boundary_ns, key)
-        elif not series.coarse.quiet:
+        elif coarse:
             self.wake_at(series.coarse.boundary_ns, key)
         else:
             series.waking = False
 
-    def _judge(self, series: _Series) -> tuple[str, float]:
+    def _judge(self, series: _Series, fine: bool) -> tuple[str, float]:  # noqa: FBT001
         level = series.fine.highs[-1]
         floor = max(self.floor_bytes, level // 200)
-        for window in (series.fine, series.coarse):
-            trend = _trend(window, floor)
-            if trend != 0.0:
-                return (GROWING if trend > 0 else SHRINKING), trend
+        trend = _trend(series.fine, floor) if fine else 0.0
+        if trend == 0.0:
+            trend = _trend(series.coarse, floor)
+        if trend != 0.0:
+            return (GROWING if trend > 0 else SHRINKING), trend
+        if not fine:
+            return STABLE, 0.0
         lows, highs = series.fine.lows[:-1], series.fine.highs[:-1]
         moves = sum(high - low > floor for low, high in zip(lows, highs, strict=True))
         moves += sum(abs(after - before) > floor for before, after in pairwise(highs))
@@ -136,6 +142,11 @@ class PhaseAnalyzer(SweepAnalyzer):
                 confidence=min(1.0, age_s / (self.bucket_s * self.buckets)),
             )
             self.publish("phase", tick, key, (phase, rate))
+
+
+def _moving(series: _Series, window: Envelope, now: int) -> bool:
+    """Whether the window holds enough changes to be anything but stable."""
+    return series.changed_ns[0] > now - (window.count + 1) * window.width_ns
 
 
 def _trend(window: Envelope, floor: int) -> float:

@@ -52,6 +52,7 @@ class _Device:
     pending: str | None = None
     pending_ns: int = 0
     said: Risk | None = None
+    told: tuple[str, SeriesKey | None] = (NONE, None)
     last_birth_ns: int | None = None
     processes: dict[SeriesKey, int] = field(default_factory=dict)
     processes_then: dict[SeriesKey, int] = field(default_factory=dict)
@@ -207,10 +208,14 @@ class RiskAnalyzer(SweepAnalyzer):
         device.judged_ns = now
         risk = self._risk(device, now)
         self._settle(tick, key, device, risk)
-        active = self._rates(device, now) is not None
-        if active or device.pending is not None or device.level != NONE:
+        if device.pending is not None or device.level != NONE:
             device.due_ns = now + 5 * NS_PER_S
-            self.wake_at(device.due_ns, key)
+        elif risk.eta_low_s is not None:
+            # Nothing is near; the next new high is judged at once, this is for the pauses.
+            device.due_ns = now + 30 * NS_PER_S
+        else:
+            return
+        self.wake_at(device.due_ns, key)
 
     def _risk(self, device: _Device, now: int) -> Risk:
         headroom = _headroom(device)
@@ -264,7 +269,10 @@ class RiskAnalyzer(SweepAnalyzer):
                 p_oom_900s=risk.p_oom[2],
                 reason=self._reason(device, risk, now),
             )
-        self.publish("risk", tick, key, risk)
+        told = (risk.level, risk.driver)
+        if told != device.told or risk.level != NONE:
+            device.told = told
+            self.publish("risk", tick, key, risk)
 
     def _wanted(self, level: str, risk: Risk) -> str:
         _, p_300, p_900 = risk.p_oom

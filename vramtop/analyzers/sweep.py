@@ -43,10 +43,11 @@ class SweepAnalyzer:
         self._last: tuple[int, int] = (0, 0)
         self._facts = Facts()
         self._clock_ns = -1
+        self._mono: list[int] = []
 
     def __getstate__(self) -> dict[str, Any]:
         """State between blocks; the block itself is no part of it."""
-        return {**self.__dict__, "_view": None, "_events": []}
+        return {**self.__dict__, "_view": None, "_events": [], "_mono": []}
 
     # -- what a subclass overrides ---------------------------------------------------------
 
@@ -75,7 +76,7 @@ class SweepAnalyzer:
 
     def now_ns(self, tick: int) -> int:
         """Boot-time clock of a tick of the present block."""
-        return self._present.mono_ns[tick]
+        return self._mono[tick]
 
     def wake_at(self, due_ns: int, key: SeriesKey) -> None:
         """Ask for `on_wake(key)` at the first tick at or after `due_ns`."""
@@ -108,11 +109,12 @@ class SweepAnalyzer:
         """See `vramtop.protocols.Analyzer`."""
         self._view = view
         self._facts = view.facts
+        self._mono = view.mono_ns
         self._events = []
         self.on_block(view)
         for tick, kind, item in self._calls(view):
             self._wake_until(tick)
-            self._clock_ns = view.mono_ns[tick]
+            self._clock_ns = self._mono[tick]
             if kind == _CHANGE:
                 self.on_change(tick, item)
             elif kind == _GONE:
@@ -166,7 +168,7 @@ class SweepAnalyzer:
     def _wake_until(self, stop: int) -> None:
         """Wake at every due tick before tick `stop`."""
         wakes = self._wakes
-        mono = self._present.mono_ns
+        mono = self._mono
         while wakes:
             tick = bisect_left(mono, wakes[0][0])
             if tick >= stop:

@@ -14,10 +14,11 @@ class Envelope:
         count: How many closed buckets are kept.
 
     Attributes:
+        level: What is held now.
         lows, highs: Of the closed buckets and, last, the open one.
     """
 
-    __slots__ = ("_index", "_level", "count", "highs", "lows", "width_ns")
+    __slots__ = ("_index", "count", "highs", "level", "lows", "width_ns")
 
     def __init__(self, *, width_ns: int, count: int) -> None:
         self.width_ns = width_ns
@@ -25,7 +26,7 @@ class Envelope:
         self.lows: list[int] = []
         self.highs: list[int] = []
         self._index = 0
-        self._level = 0
+        self.level = 0
 
     def put(self, now_ns: int, level: int) -> None:
         """The level is `level` from `now_ns` on."""
@@ -37,7 +38,7 @@ class Envelope:
             self.advance(now_ns)
             self.lows[-1] = min(self.lows[-1], level)
             self.highs[-1] = max(self.highs[-1], level)
-        self._level = level
+        self.level = level
 
     def advance(self, now_ns: int) -> None:
         """Hold the level until `now_ns`."""
@@ -46,7 +47,7 @@ class Envelope:
         if steps <= 0:
             return
         self._index = index
-        held = [self._level] * min(steps, self.count + 1)
+        held = [self.level] * min(steps, self.count + 1)
         self.lows += held
         self.highs += held
         excess = len(self.lows) - self.count - 1
@@ -57,8 +58,3 @@ class Envelope:
     def boundary_ns(self) -> int:
         """When the open bucket closes."""
         return (self._index + 1) * self.width_ns
-
-    @property
-    def quiet(self) -> bool:
-        """Whether nothing moved in the whole window."""
-        return min(self.lows) == max(self.highs)

@@ -72,7 +72,7 @@ class Fpop:
             segment carries none.
     """
 
-    __slots__ = ("_best", "_candidates", "_pieces", "_runs", "cost", "penalty")
+    __slots__ = ("_best", "_candidates", "_pieces", "_runs", "_searched", "cost", "penalty")
 
     def __init__(self, *, penalty: float) -> None:
         self.penalty = penalty
@@ -83,6 +83,7 @@ class Fpop:
         self._pieces: list[tuple[float, float, _Candidate]] = [(-inf, inf, root)]
         self._best = root
         self._runs = 0
+        self._searched = 0
 
     def push(self, value: float, weight: float) -> None:
         """Add a closed run of `value` that counts as `weight` samples."""
@@ -166,10 +167,16 @@ class Fpop:
         return best.node, second > least + self.penalty
 
     def settled(self, final: Node) -> Node:
-        """The latest changepoint that all live candidates share; at or after `final`."""
-        nodes = {candidate.node.index: candidate.node for candidate in self._candidates}
-        if final.index in nodes:
+        """The latest changepoint that all live candidates share; at or after `final`.
+
+        Searched for only when the oldest candidate has gone, so the answer may come later than
+        it could, never wrongly.
+        """
+        oldest = self._candidates[0].node.index
+        if oldest in {final.index, self._searched}:
             return final
+        self._searched = oldest
+        nodes = {candidate.node.index: candidate.node for candidate in self._candidates}
         while len(nodes) > 1:
             latest = nodes.pop(max(nodes))
             parent = latest.parent
