@@ -1,0 +1,452 @@
+"""Reads a recording: what is sealed and what is still in the write-ahead log, as one.
+
+Reading changes nothing and asks nothing of the writer, so it works on a read-only medium and
+while the recording is being made. A seal may finish between looking at the sealed file and
+at the log; then the look is repeated.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta, timezone, tzinfo
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from vramtop.blocks import Block, IntArray
+from vramtop.errors import CorruptError, RecordingError, SchemaError
+from vramtop.recording.decode import PartDecoder
+from vramtop.recording.lock import is_locked
+from vramtop.recording.rows import Rows, tick_axis
+from vramtop.recording.schema import (
+    DEVICE,
+    DEVICE_READ,
+    KINDS,
+    METADATA_KEY,
+    OBSERVATION,
+    OBSERVATION_READ,
+    PROCESS,
+    PROCESS_READ,
+    READ_DICTIONARY,
+    SCHEMA,
+    from_tables,
+    observations_of,
+)
+from vramtop.recording.wal import (
+    FORMAT,
+    WalHeader,
+    decode_header,
+    list_parts,
+    part_number,
+    scan_frames,
+)
+from vramtop.samples import HOST, SIMULATED, Observation
+
+_MOST_BLOCK_ROWS = 2_000_000
+_TRIES = 20
+_COLUMNS = {DEVICE: DEVICE_READ, PROCESS: PROCESS_READ, OBSERVATION: OBSERVATION_READ}
+
+
+class TickTime(NamedTuple):
+    """When a tick was."""
+
+    seq: int
+    t_us: int
+    mono_ns: int
+
+
+class Batch(NamedTuple):
+    """Row groups that hold the same ticks."""
+
+    groups: tuple[int, ...]
+    first: int
+    last: int
+
+
+class WalPart:
+    """A part of the write-ahead log as it was when it was opened.
+
+    Attributes:
+        number, header: Which part; header is None if it was cut off inside.
+        size: Bytes in the file.
+        end: Where trust in it ends: just past the last good frame.
+        damage: See `wal.Scan`.
+        rows: Its ticks.
+        closed: It holds the mark that the writer closed in order.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.number = part_number(path)
+        self.header: WalHeader | None = None
+        self.closed = False
+        self.damage: str | None = None
+        data = path.read_bytes()
+        self.size = len(data)
+        self.end = 0
+        try:
+            self.header = decode_header(data, name=path.name)
+        except CorruptError:
+            # A part cut off in its header holds no tick; any other says what it lost.
+            self.damage = "torn" if not any(data[64:]) or len(data) < 64 else "corrupt"
+            self.rows = Rows.none()
+            return
+        decoder = PartDecoder(self.header)
+        scan = scan_frames(data, self.header.size, self.header.seed)
+        self.end, self.damage = scan.end, scan.damage
+        self.rows = decoder.decode(scan.payloads)
+        self.closed = decoder.closed
+
+
+class Recording:
+    """A recording as it is at one moment. Made by `open_recording`.
+
+    Attributes:
+        path: Of the sealed file, which may not exist yet.
+        state: `sealed`, `recording` (a live process writes it) or `interrupted`.
+        id: Names the recording across its parts.
+        bytes: On the disk now, sealed and not.
+    """
+
+    def __init__(
+        self, path: Path, sealed: Sealed | None, parts: Sequence[WalPart], *, state: str, size: int
+    ) -> None:
+        self.path = path
+        self.state = state
+        self.bytes = size + sum(part.size for part in parts)
+        self.parts = parts
+        self.sealed_last = -1 if sealed is None else sealed.last
+        self._file: Any = None if sealed is None else sealed.file
+        self._batches = () if sealed is None else sealed.batches
+        self._tail = _tail(parts, self.sealed_last)
+        ids = [] if sealed is None else [str(sealed.metadata.get("recording_id", ""))]
+        ids += [part.header.recording_id for part in parts if part.header is not None]
+        self.id = ids[0] if ids else ""
+
+    def blocks(self, start_seq: int = 0, stop_seq: int | None = None) -> Iterator[Block]:
+        """The ticks with `start_seq <= seq < stop_seq`, in order, a slice at a time.
+
+        Raises:
+            CorruptError: bytes of the sealed file are damaged.
+        """
+        for rows in self._rows(start_seq, stop_seq):
+            chosen = rows.between(start_seq, stop_seq)
+            if len(chosen):
+                yield from _split(chosen.to_block())
+
+    def _rows(self, start_seq: int, stop_seq: int | None) -> Iterator[Rows]:
+        for batch in self._batches:
+            if batch.last >= start_seq and (stop_seq is None or batch.first < stop_seq):
+                tables = self._tables(batch, KINDS)
+                yield from_tables(tables[DEVICE], tables[PROCESS], tables[OBSERVATION])
+        yield from self._tail
+
+    def _tables(self, batch: Batch, kinds: Sequence[str]) -> dict[str, pa.Table]:
+        pieces: dict[str, list[pa.Table]] = {kind: [] for kind in KINDS}
+        for group in batch.groups:
+            held = _kinds_of(self._file, group)
+            wanted = [kind for kind in kinds if kind in held]
+            if not wanted:
+                continue
+            names = {name for kind in wanted for name in _COLUMNS[kind]}
+            table = self._read(group, [name for name in SCHEMA.names if name in names])
+            for kind in wanted:
+                pieces[kind].append(
+                    table
+                    if len(held) == 1
+                    else table.filter(pc.equal(table.column("kind").cast(pa.string()), kind))
+                )
+        return {
+            kind: pa.concat_tables(tables) if tables else _EMPTY for kind, tables in pieces.items()
+        }
+
+    def _read(self, group: int, columns: list[str]) -> pa.Table:
+        try:
+            return self._file.read_row_group(group, columns=columns, use_threads=False)
+        except (OSError, pa.ArrowException) as error:
+            raise CorruptError(
+                f"{self.path.name}: row group {group} is damaged: {_first_line(error)}",
+                hint="a copy of the file, if there is one, may be whole",
+            ) from error
+
+    def observations(self) -> Iterator[tuple[int, Observation]]:
+        """(seq, observation) in order; does not touch the readings."""
+        for batch in self._batches:
+            yield from observations_of(self._tables(batch, (OBSERVATION,))[OBSERVATION])
+        for rows in self._tail:
+            yield from rows.observations
+
+    @cached_property
+    def ticks(self) -> int:
+        """How many ticks it holds."""
+        sealed = 0
+        for batch in self._batches:
+            columns = [self._read(group, ["seq"]).column(0).to_numpy() for group in batch.groups]
+            sealed += len(tick_axis(*columns))
+        return sealed + sum(len(rows) for rows in self._tail)
+
+    @cached_property
+    def first(self) -> TickTime | None:
+        """The first tick; None if there is none."""
+        for rows in self._rows(0, None):
+            return _time(rows, 0)
+        return None
+
+    @cached_property
+    def last(self) -> TickTime | None:
+        """The last tick; None if there is none."""
+        if self._tail:
+            return _time(self._tail[-1], -1)
+        for rows in self._rows(self.sealed_last, None):
+            return _time(rows, -1)
+        return None
+
+    def times(self) -> tuple[IntArray, IntArray, IntArray]:
+        """`seq`, `t_us` and `mono_ns` of every tick, each of shape (ticks,)."""
+        found = [(rows.seq, rows.t_us, rows.mono_ns) for rows in self._time_rows()]
+        if not found:
+            empty = np.zeros(0, np.int64)
+            return empty, empty, empty
+        seq, t_us, mono_ns = (np.concatenate(column) for column in zip(*found, strict=True))
+        return seq, t_us, mono_ns
+
+    def _time_rows(self) -> Iterator[Rows]:
+        for batch in self._batches:
+            tables = self._tables(batch, KINDS)
+            yield from_tables(tables[DEVICE], tables[PROCESS], tables[OBSERVATION])
+        yield from self._tail
+
+    @cached_property
+    def _introduction(self) -> dict[str, Observation]:
+        """The last word of the first tick on each thing that concerns the whole recording."""
+        found: dict[str, Observation] = {}
+        first = None
+        for seq, observation in self.observations():
+            first = seq if first is None else first
+            if seq != first:
+                break
+            found[observation.what] = observation
+        return found
+
+    @property
+    def host(self) -> str | None:
+        """Name of the machine it was made on."""
+        host = self._introduction.get(HOST)
+        return None if host is None else host.name
+
+    @property
+    def simulated(self) -> str | None:
+        """The scenario of a simulated recording, else None."""
+        simulated = self._introduction.get(SIMULATED)
+        return None if simulated is None else simulated.name or "unnamed"
+
+    @cached_property
+    def zone(self) -> tzinfo:
+        """The recorder's time zone; UTC where it does not say."""
+        host = self._introduction.get(HOST)
+        facts = host.data if host is not None and host.data is not None else {}
+        name, offset = facts.get("zone"), facts.get("utc_offset_s")
+        if isinstance(name, str):
+            try:
+                return ZoneInfo(name)
+            except (OSError, ValueError, KeyError):  # unknown here: go by the offset
+                name = None
+        if isinstance(offset, (int, float)) and abs(offset) < 86400:
+            return timezone(timedelta(seconds=offset))
+        return timezone.utc
+
+
+def open_recording(path: str | os.PathLike[str]) -> Recording:
+    """Open a recording to read it, finished or not.
+
+    Raises:
+        RecordingError: there is none, or it cannot be read.
+        CorruptError: it is no recording, or damaged beyond reading.
+        SchemaError: made by a newer vramtop.
+    """
+    target = Path(path).absolute()
+    for _ in range(_TRIES):
+        locked = is_locked(target)
+        before = _stat(target)
+        sealed = None if before is None else open_sealed(target)
+        try:
+            parts = [WalPart(name) for name in list_parts(target)]
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise RecordingError(f"cannot read {target}: {error.strerror}") from error
+        after = _stat(target)
+        if _same(before, after):
+            break
+    else:
+        raise RecordingError(f"{target} keeps changing", hint="try again")
+    if before is None and not parts:
+        raise RecordingError(f"{target} does not exist", hint="look for the right name with ls")
+    state = "recording" if locked else "interrupted" if parts else "sealed"
+    return Recording(
+        target, sealed, parts, state=state, size=0 if before is None else before.st_size
+    )
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RecordingError(f"cannot read {path}: {error.strerror}") from error
+
+
+def _same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return (one.st_ino, one.st_size, one.st_mtime_ns) == (
+        other.st_ino, other.st_size, other.st_mtime_ns
+    )  # fmt: skip
+
+
+class Sealed(NamedTuple):
+    """The sealed file of a recording.
+
+    Attributes:
+        file: A `pyarrow.parquet.ParquetFile`.
+        metadata: What it says about itself.
+        batches: Its row groups, by the ticks they hold.
+        last: The greatest `seq`, -1 if there is none.
+    """
+
+    file: Any
+    metadata: Mapping[str, Any]
+    batches: Sequence[Batch]
+    last: int
+
+
+def open_sealed(path: Path) -> Sealed:
+    """Open the sealed file alone.
+
+    Raises:
+        RecordingError: it cannot be read; or as a subclass, why it makes no sense.
+    """
+    if path.is_dir():
+        raise RecordingError(f"{path} is a directory", hint="name a recording in it")
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+    except OSError as error:
+        raise RecordingError(f"cannot read {path}: {error.strerror}") from error
+    if not start:
+        raise CorruptError(f"{path} is empty (0 bytes)", hint="it holds no recording")
+    if start != b"PAR1":
+        raise CorruptError(
+            f"{path} is no recording: it does not begin like a Parquet file",
+            hint="logs of other tools become recordings with vramtop import",
+        )
+    try:
+        file = pq.ParquetFile(path, read_dictionary=READ_DICTIONARY)
+    except (OSError, pa.ArrowException) as error:
+        raise CorruptError(
+            f"{path} is damaged: {_first_line(error)}",
+            hint="it may have been cut off while it was copied",
+        ) from error
+    metadata = _metadata(file, path)
+    batches = _batches(file)
+    return Sealed(file, metadata, batches, batches[-1].last if batches else -1)
+
+
+def _metadata(file: Any, path: Path) -> dict[str, Any]:
+    """What the file says about itself; refuses what is no recording or too new."""
+    text = (file.metadata.metadata or {}).get(METADATA_KEY)
+    columns = set(file.schema_arrow.names)
+    if text is None and not columns.issuperset(SCHEMA.names):
+        raise CorruptError(
+            f"{path} is a Parquet file, but no recording of vramtop",
+            hint="recordings are made with vramtop record, import or simulate",
+        )
+    try:
+        metadata = json.loads(text) if text is not None else {"format": FORMAT}
+        version = int(metadata["format"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptError(f"{path}: what it says about its format is damaged") from error
+    if version > FORMAT:
+        raise SchemaError(
+            f"{path} uses format {version}; this vramtop reads up to {FORMAT}",
+            hint="upgrade vramtop",
+        )
+    missing = sorted(set(SCHEMA.names) - columns)
+    if missing:
+        raise CorruptError(f"{path} lacks the columns {', '.join(missing)}")
+    return dict(metadata)
+
+
+def _kinds_of(file: Any, group: int) -> tuple[str, ...]:
+    column = file.metadata.row_group(group).column(file.schema_arrow.names.index("kind"))
+    statistics = column.statistics
+    if statistics is not None and statistics.has_min_max and statistics.min == statistics.max:
+        return (str(statistics.min),)
+    return KINDS
+
+
+def _batches(file: Any) -> list[Batch]:
+    """Row groups whose ranges of `seq` overlap belong together."""
+    seq_column = file.schema_arrow.names.index("seq")
+    ranges = []
+    for group in range(file.num_row_groups):
+        if not file.metadata.row_group(group).num_rows:
+            continue
+        statistics = file.metadata.row_group(group).column(seq_column).statistics
+        if statistics is not None and statistics.has_min_max:
+            low, high = int(statistics.min), int(statistics.max)
+        else:
+            seq = file.read_row_group(group, columns=["seq"]).column(0).to_numpy()
+            low, high = int(seq.min()), int(seq.max())
+        ranges.append((low, high, group))
+    batches: list[Batch] = []
+    for low, high, group in sorted(ranges):
+        if batches and low <= batches[-1].last:
+            last = batches.pop()
+            batches.append(Batch((*last.groups, group), last.first, max(last.last, high)))
+        else:
+            batches.append(Batch((group,), low, high))
+    return batches
+
+
+def _tail(parts: Sequence[WalPart], sealed_last: int) -> list[Rows]:
+    """The ticks that are not sealed yet; a part may be sealed and not yet removed."""
+    tail = []
+    last = sealed_last
+    for part in parts:
+        rows = part.rows.between(last + 1, None)
+        if len(rows):
+            last = int(rows.seq[-1])
+            tail.append(rows)
+    return tail
+
+
+def _split(block: Block) -> Iterator[Block]:
+    pieces = -(-block.rows // _MOST_BLOCK_ROWS)
+    if pieces <= 1:
+        yield block
+        return
+    bounds = [len(block) * piece // pieces for piece in range(pieces + 1)]
+    for start, stop in itertools.pairwise(bounds):
+        if stop > start:
+            yield block.part(start, stop)
+
+
+def _time(rows: Rows, index: int) -> TickTime:
+    return TickTime(int(rows.seq[index]), int(rows.t_us[index]), int(rows.mono_ns[index]))
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+_EMPTY = SCHEMA.empty_table()

@@ -1,0 +1,437 @@
+"""Writes a recording while it happens. Standard library only.
+
+Four things run here:
+
+    the caller      encodes the tick, hands it over, and waits for the write, but only while
+                    the disk answers quickly: a stalled filesystem never stalls the tick clock
+    writer thread   one `write` per tick; on an error cuts the torn frame off and tries again
+    sync thread     `fdatasync` about once a second, and whatever else may block
+    seal child      `python -m vramtop.recording.seal`, for each finished part
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import importlib.util
+import os
+import queue
+import random
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import vramtop
+from vramtop.errors import RecordingError
+from vramtop.recording.lock import WriterLock, unwritable
+from vramtop.recording.wal import (
+    TickEncoder,
+    closed_payload,
+    encode_header,
+    frame,
+    list_parts,
+    part_path,
+)
+from vramtop.samples import FAULT, Observation, Tick
+from vramtop.units import MIB, NS_PER_S
+
+ROTATE_BYTES = 8 * MIB
+ROTATE_S = 3600
+BUFFER_BYTES = 32 * MIB
+_BACKOFF_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
+_SEAL_TIMEOUT_S = 120.0
+
+
+class _Item(NamedTuple):
+    """One payload on its way to the disk; `defined` counts the slots that came before it."""
+
+    number: int
+    encoder: TickEncoder
+    defined: tuple[int, int]
+    payload: bytes
+
+
+class RecordingWriter:
+    """A recording that is being made; a `Sink`.
+
+    When `append` returns, the tick has been handed to the kernel, so that a kill of this
+    process does not lose it. The exception is a disk that does not answer within
+    `patience_s`: then ticks wait in memory, up to `buffer_bytes`; what does not fit is
+    dropped, counted, and said in a `fault` observation of the next tick that is kept.
+
+    Args:
+        path: The recording; its directory must exist, and itself must not.
+        recording_id: Made up if not given.
+        seal: Turn finished parts into Parquet, in child processes, if pyarrow is installed.
+        on_fault: Called with a sentence when writing fails, once per episode, from a thread.
+        rotate_bytes, rotate_s: Size and stream time after which a part is finished.
+        buffer_bytes: Memory for ticks that wait for a disk.
+        sync_s: Seconds between two `fdatasync`.
+        patience_s: How long `append` waits for a write.
+
+    Attributes:
+        faults: What went wrong with writing, in sentences.
+        dropped: Ticks that were lost because the buffer was full.
+
+    Raises:
+        LockedError: another process writes this recording.
+        RecordingError: it exists already, or the directory cannot be written to.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        recording_id: str | None = None,
+        seal: bool = True,
+        on_fault: Callable[[str], None] | None = None,
+        rotate_bytes: int = ROTATE_BYTES,
+        rotate_s: float = ROTATE_S,
+        buffer_bytes: int = BUFFER_BYTES,
+        sync_s: float = 1.0,
+        patience_s: float = 0.05,
+    ) -> None:
+        self.path = Path(path).absolute()
+        self.faults: list[str] = []
+        self.dropped = 0
+        self._recording_id = recording_id or uuid.uuid4().hex
+        self._on_fault = on_fault
+        self._rotate = rotate_bytes, int(rotate_s * NS_PER_S)
+        self._buffer_bytes = buffer_bytes
+        self._sync_s = sync_s
+        self._patience_s = patience_s
+        self._seals = seal and can_seal()
+
+        # The caller's side.
+        self._encoder = TickEncoder()
+        self._encoded_bytes = 0
+        self._part_began_ns: int | None = None
+        self._last_seq = -1
+        self._number = 0
+        self._dropped_unsaid = 0
+        self._stalled = False
+        self._closed = False
+
+        # The writer thread's side.
+        self._queue: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._acknowledged: queue.SimpleQueue[int] = queue.SimpleQueue()
+        self._waiting_bytes = 0
+        self._waiting_lock = threading.Lock()
+        self._writing: TickEncoder | None = None
+        self._fd = -1
+        self._seed = 0
+        self._size = 0
+        self._torn = False
+        self._next_part = 0
+        self._failing_since: float | None = None
+
+        # The sync thread's side.
+        self._fd_lock = threading.Lock()
+        self._retired: list[tuple[int, int]] = []
+        self._dirty = False
+        self._ending = threading.Event()
+        self._give_up_at: float | None = None
+        self._children: list[subprocess.Popen[bytes]] = []
+
+        self._lock = WriterLock(self.path)
+        try:
+            self._refuse_existing()
+            self._open_part(self._encoder, (0, 0))
+        except OSError as error:
+            self._lock.release()
+            raise unwritable(self.path.parent, error) from error
+        except RecordingError:
+            self._lock.release()
+            raise
+        self._writer = threading.Thread(target=self._write_loop, name="wal-writer", daemon=True)
+        self._syncer = threading.Thread(target=self._sync_loop, name="wal-sync", daemon=True)
+        self._writer.start()
+        self._syncer.start()
+
+    def append(self, tick: Tick) -> None:
+        """Take one tick; their `seq` must ascend. Never raises for a failing disk.
+
+        Raises:
+            ValueError: `seq` does not ascend.
+        """
+        if tick.seq <= self._last_seq:
+            raise ValueError(f"tick {tick.seq} after tick {self._last_seq}")
+        self._last_seq = tick.seq
+        if self._waiting_bytes >= self._buffer_bytes:
+            self._drop()
+            return
+        if self._dropped_unsaid:
+            tick = replace(tick, observations=(*tick.observations, self._fault_of_drops()))
+            self._dropped_unsaid = 0
+        began = self._part_began_ns
+        if began is not None and (
+            self._encoded_bytes >= self._rotate[0] or tick.mono_ns - began >= self._rotate[1]
+        ):
+            self._encoder = TickEncoder()
+            self._encoded_bytes = 0
+            began = None
+        if began is None:
+            self._part_began_ns = tick.mono_ns
+        encoder = self._encoder
+        defined = len(encoder.devices), len(encoder.processes)
+        payload = encoder.encode(tick)
+        self._encoded_bytes += len(payload) + 8
+        self._hand_over(encoder, defined, payload)
+
+    def _hand_over(self, encoder: TickEncoder, defined: tuple[int, int], payload: bytes) -> None:
+        self._number += 1
+        with self._waiting_lock:
+            self._waiting_bytes += len(payload)
+        self._queue.put(_Item(self._number, encoder, defined, payload))
+        if self._stalled:
+            # Do not wait again for a disk that is behind, until it has caught up.
+            while not self._acknowledged.empty():
+                self._stalled = self._acknowledged.get() < self._number - 1
+            return
+        try:
+            while self._acknowledged.get(timeout=self._patience_s) < self._number:
+                pass
+        except queue.Empty:
+            self._stalled = True
+
+    def _drop(self) -> None:
+        self.dropped += 1
+        self._dropped_unsaid += 1
+        if self._dropped_unsaid == 1 and self._failing_since is None:
+            self._say(f"writing {self.path.name} takes too long; ticks are being lost")
+
+    def _fault_of_drops(self) -> Observation:
+        return Observation(
+            what=FAULT,
+            name="recording",
+            text=f"{self._dropped_unsaid} ticks could not be written and are lost",
+            data={"dropped_ticks": self._dropped_unsaid, "dropped_ticks_total": self.dropped},
+        )
+
+    def _say(self, sentence: str) -> None:
+        self.faults.append(sentence)
+        if self._on_fault is not None:
+            self._on_fault(sentence)
+
+    # The writer thread.
+
+    def _write_loop(self) -> None:
+        while (item := self._queue.get()) is not None:
+            delay = iter(_BACKOFF_S)
+            pause = 0.0
+            while not self._try_write(item):
+                pause = next(delay, pause)
+                if self._give_up_at is not None and time.monotonic() >= self._give_up_at:
+                    self.dropped += 1
+                    break
+                # While `close` waits, retry quickly: room may appear, and time is short.
+                time.sleep(min(pause, 0.1) if self._ending.is_set() else pause)
+            with self._waiting_lock:
+                self._waiting_bytes -= len(item.payload)
+            self._acknowledged.put(item.number)
+
+    def _try_write(self, item: _Item) -> bool:
+        try:
+            if item.encoder is not self._writing:
+                self._open_part(item.encoder, item.defined)
+            if self._torn:
+                os.ftruncate(self._fd, self._size)
+                self._torn = False
+            self._write(frame(item.payload, self._seed))
+        except OSError as error:
+            self._failed(error)
+            return False
+        self._failing_since = None
+        return True
+
+    def _write(self, data: bytes) -> None:
+        written = os.write(self._fd, data)
+        if written < len(data):
+            self._torn = True
+            os.ftruncate(self._fd, self._size)
+            self._torn = False
+            # A short write is how a full disk announces itself; the next try says ENOSPC.
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._size += written
+        self._dirty = True
+
+    def _failed(self, error: OSError) -> None:
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+            self._say(f"cannot write {self.path.name}: {error.strerror}; trying again")
+        if error.errno != errno.ENOSPC:
+            # A file at its size limit, or one gone stale, will never take more: go on in a
+            # new part, which first defines the slots that later frames use.
+            self._writing = None
+
+    def _open_part(self, encoder: TickEncoder, defined: tuple[int, int]) -> None:
+        """Open the next part; with slots defined before, it begins by defining them again."""
+        number = self._next_part
+        seed = random.SystemRandom().getrandbits(32)
+        info = {
+            "recording_id": self._recording_id,
+            "part": number,
+            "boot_id": boot_id(),
+            "created_us": time.time_ns() // 1000,
+            "vramtop": vramtop.__version__,
+        }
+        start = encode_header(info, seed=seed)
+        if any(defined):
+            start += frame(encoder.slots(*defined), seed)
+        name = part_path(self.path, number)
+        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        try:
+            _write_whole(fd, start)
+        except OSError:
+            os.close(fd)
+            name.unlink(missing_ok=True)
+            raise
+        with self._fd_lock:
+            if self._fd >= 0:
+                self._retired.append((self._fd, number - 1))
+            self._fd = fd
+        self._seed, self._size, self._torn = seed, len(start), False
+        self._writing = encoder
+        self._next_part += 1
+        self._dirty = True
+
+    # The sync thread.
+
+    def _sync_loop(self) -> None:
+        while not self._ending.wait(self._sync_s):
+            self._sync_once()
+        self._writer.join()
+        self._sync_once()
+
+    def _sync_once(self) -> None:
+        with self._fd_lock:
+            retired, self._retired = self._retired, []
+            # A duplicate, because the writer thread may retire the descriptor meanwhile.
+            fd = os.dup(self._fd) if self._dirty else -1
+            self._dirty = False
+        for old, _ in retired:
+            self._sync_and_close(old)
+        if fd >= 0:
+            self._sync_and_close(fd)
+        if retired and self._seals:
+            self._spawn_seal(retired[-1][1])
+        self._children = [child for child in self._children if child.poll() is None]
+
+    def _sync_and_close(self, fd: int) -> None:
+        try:
+            os.fdatasync(fd)
+        except OSError as error:
+            self._say(f"cannot flush {self.path.name} to the disk: {error.strerror}")
+        finally:
+            os.close(fd)
+
+    def _spawn_seal(self, part: int) -> subprocess.Popen[bytes] | None:
+        child = spawn_seal(self.path, part)
+        if child is None:
+            self._say(f"cannot start the process that seals {self.path.name}")
+        else:
+            self._children.append(child)
+        return child
+
+    def close(self, *, timeout_s: float = 10.0) -> None:
+        """End in order: write what waits, flush, seal, give the lock back. Safe to call twice.
+
+        An `END` observation is the caller's: it belongs into the last tick appended.
+
+        Args:
+            timeout_s: How long to wait for a disk that does not take what is waiting.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        encoder = self._encoder
+        defined = len(encoder.devices), len(encoder.processes)
+        self._give_up_at = time.monotonic() + timeout_s
+        self._hand_over(encoder, defined, closed_payload())
+        self._queue.put(None)
+        self._ending.set()
+        self._writer.join(timeout_s + 1.0)
+        self._syncer.join(timeout_s + 1.0)
+        if self._syncer.is_alive():
+            self._say(f"the disk under {self.path.name} does not answer; left unsealed")
+            return
+        if self.dropped:
+            self._say(f"{self.dropped} ticks of {self.path.name} could not be written")
+        with self._fd_lock:
+            os.close(self._fd)
+            self._fd = -1
+        if self._seals:
+            self._seal_rest()
+        self._lock.release()
+
+    def _seal_rest(self) -> None:
+        child = self._spawn_seal(self._next_part - 1)
+        if child is None:
+            return
+        try:
+            code = child.wait(_SEAL_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            self._say(f"sealing {self.path.name} takes long; it goes on in the background")
+            return
+        if code or list_parts(self.path):
+            self._say(
+                f"{self.path.name} could not be sealed (exit {code}); nothing is lost: "
+                f"it can be read as it is, and `vramtop recover` seals it"
+            )
+
+    def _refuse_existing(self) -> None:
+        if list_parts(self.path):
+            raise RecordingError(
+                f"{self.path} was interrupted and is not sealed yet",
+                hint=f"vramtop recover {self.path.name}, or choose another file with -o",
+            )
+        if os.path.lexists(self.path):
+            raise RecordingError(
+                f"{self.path} exists already", hint="choose another file with -o, or remove it"
+            )
+
+
+def _write_whole(fd: int, data: bytes) -> None:
+    if os.write(fd, data) < len(data):
+        # A short write is how a full disk announces itself; the next try would say ENOSPC.
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def can_seal() -> bool:
+    """Whether a child of this interpreter could seal; imports nothing."""
+    return bool(sys.executable) and all(
+        importlib.util.find_spec(name) is not None for name in ("pyarrow", "numpy")
+    )
+
+
+def spawn_seal(path: Path, part: int) -> subprocess.Popen[bytes] | None:
+    """Start sealing the parts of `path` up to `part`, in a process of its own session."""
+    package = str(Path(vramtop.__file__).parent.parent)
+    known = os.environ.get("PYTHONPATH")
+    environment = dict(os.environ, PYTHONPATH=f"{package}:{known}" if known else package)
+    command = [sys.executable, "-m", "vramtop.recording.seal", str(path), "--part", str(part)]
+    with contextlib.suppress(OSError):
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            env=environment,
+            cwd="/",
+        )
+    return None
+
+
+def boot_id() -> str | None:
+    """Names this boot of the machine; None where `/proc` does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return None
