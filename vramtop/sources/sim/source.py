@@ -1,0 +1,106 @@
+"""A simulated machine as a source of ticks, paced or as fast as it goes."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from vramtop.errors import UsageError
+from vramtop.samples import Tick
+from vramtop.sources.sim.scenarios import scenario_named
+from vramtop.sources.sim.watcher import Watcher
+from vramtop.units import NS_PER_S, US_PER_S
+
+START_T_US = 1_767_225_600 * US_PER_S
+"""Wall time of the first tick of an unpaced run, 2026-01-01 00:00 UTC, so that bytes repeat."""
+NAP_S = 0.05
+"""Longest sleep in one piece; `close` may come from a signal handler, where locks are unsafe."""
+
+
+class SimSource:
+    """Ticks of a simulated machine.
+
+    Everything but the wall clock depends on the scenario, the seed and the interval alone.
+    What processes do does not even depend on the interval: it only says when they are seen.
+
+    Args:
+        scenario: One of `SCENARIOS`.
+        seed: Another seed is another run of the same kind.
+        interval_s: Spacing of ticks in seconds of simulated time.
+        pace: Simulated seconds per second; None runs as fast as it can.
+        duration_s: Simulated seconds after which the source ends; without it the scenario's
+            own duration, or a little after its last job has ended, whichever is sooner.
+        start_t_us: Wall time of the first tick. Without it: now when paced, and a fixed
+            moment when not, so that an unpaced run repeats to the last byte.
+
+    Raises:
+        UsageError: unknown scenario, or a time that is not above zero.
+    """
+
+    def __init__(
+        self,
+        scenario: str,
+        *,
+        seed: int = 0,
+        interval_s: float = 1.0,
+        pace: float | None = 1.0,
+        duration_s: float | None = None,
+        start_t_us: int | None = None,
+    ) -> None:
+        self._scenario = scenario_named(scenario)
+        for name, value in (("interval", interval_s), ("pace", pace), ("duration", duration_s)):
+            if value is not None and not value > 0:
+                raise UsageError(f"{name} {value:g} is not above zero", hint=f"give a {name} > 0")
+        self._seed = seed
+        self._interval_ns = max(round(interval_s * NS_PER_S), 1)
+        self._pace = pace
+        self._duration_s = duration_s
+        self._start_t_us = start_t_us
+        self._closed = False
+        self._ticks = 0
+
+    def ticks(self) -> Iterator[Tick]:
+        """Ticks in order; sleeps until each is due when paced."""
+        scenario, interval_ns = self._scenario, self._interval_ns
+        limit_s = scenario.duration_s if self._duration_s is None else self._duration_s
+        limit_ns = round(limit_s * NS_PER_S)
+        start_t_us = self._start_t_us
+        if start_t_us is None:
+            start_t_us = START_T_US if self._pace is None else time.time_ns() // 1000
+        machine = scenario.build(self._seed)
+        watcher = Watcher(machine, scenario, self._seed, interval_ns)
+        began = time.monotonic()
+        seq = 0
+        now_ns = 0
+        last = False
+        while not (last or self._closed):
+            if self._pace is not None and not self._sleep(began + now_ns / NS_PER_S / self._pace):
+                return
+            machine.advance(now_ns)
+            last = now_ns + interval_ns >= limit_ns
+            if self._duration_s is None and machine.over_ns is not None:
+                last = last or now_ns >= machine.over_ns + round(scenario.tail_s * NS_PER_S)
+            if not watcher.silent(now_ns):
+                yield watcher.tick(
+                    seq, now_ns, start_t_us, limit_s if seq == 0 else None, last=last
+                )
+                seq += 1
+                self._ticks = seq
+            now_ns += interval_ns
+
+    def close(self) -> None:
+        """End `ticks` within a tenth of a second, from any thread or a signal handler."""
+        self._closed = True
+
+    def stats(self) -> dict[str, object]:
+        """What it cost; a simulation has no driver to spend time in."""
+        return {"ticks": self._ticks}
+
+    def _sleep(self, until: float) -> bool:
+        """Sleep until then on the monotonic clock; False if closed meanwhile."""
+        while not self._closed:
+            left = until - time.monotonic()
+            if left <= 0:
+                return True
+            time.sleep(min(left, NAP_S))
+        return False
