@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import ClassVar
 
@@ -279,25 +279,14 @@ class EventDigest:
 
     def add(self, events: Iterable[Event]) -> None:
         """Take in the next events, in order."""
-        for event in events:
-            self._hash.update(event.canonical().encode("ascii") + b"\n")
+        self.add_lines(event.canonical() for event in events)
+
+    def add_lines(self, lines: Iterable[str]) -> None:
+        """Take in the next events as their canonical lines."""
+        for line in lines:
+            self._hash.update(line.encode("ascii") + b"\n")
             self.count += 1
 
     def hexdigest(self) -> str:
         """The digest so far."""
         return self._hash.hexdigest()
-
-
-def as_text(event: Event, details: Mapping[str, object]) -> str:
-    """One line for people: kind, what it is about, and `details`.
-
-    >>> as_text(Mark(t_us=0, seq=3, gpu=0, uuid="GPU-a", text="epoch 3"), {"text": "epoch 3"})
-    'mark           gpu 0  text=epoch 3'
-    """
-    about = []
-    if event.gpu is not None:
-        about.append(f"gpu {event.gpu}")
-    if event.pid is not None:
-        about.append(f"pid {event.pid}")
-    words = " ".join(f"{name}={value}" for name, value in details.items() if value is not None)
-    return f"{event.kind:<14} {' '.join(about) or '-'}  {words}".rstrip()

@@ -269,6 +269,7 @@ class RiskAnalyzer(SweepAnalyzer):
                 p_oom_900s=risk.p_oom[2],
                 reason=self._reason(device, risk, now),
             )
+        self.publish("forecast", tick, key, risk)
         told = (risk.level, risk.driver)
         if told != device.told or risk.level != NONE:
             device.told = told

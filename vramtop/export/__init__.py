@@ -1,0 +1,1 @@
+"""Rows and series in other people's formats."""

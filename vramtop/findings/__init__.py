@@ -1,0 +1,1 @@
+"""Events in words: the sentences that terminal, viewer and report share."""
