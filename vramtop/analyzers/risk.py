@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import NamedTuple
 
 from vramtop.analyzers.sweep import SweepAnalyzer
@@ -16,6 +17,7 @@ from vramtop.view import Change
 NONE, WARNING, CRITICAL = "none", "warning", "critical"
 HORIZONS_S = (60, 300, 900)
 WINDOWS_S = (30, 120, 480, 1920)
+RISE_NS = 5 * NS_PER_S
 BASE_RATE = (0.0005, 0.001, 0.002)
 """Probability of running out within each horizon when nothing grows: a rounding up from zero,
 not a fit."""
@@ -39,12 +41,15 @@ class _Device:
     start_ns: int
     start_record: int
     last_ns: int
-    used: int = 0
+    used: int
     free: int = NULL
     total: int = NULL
     reserved: int = NULL
-    pulse_ns: int = 0
-    pulses: int = 0
+    high_ns: int = 0
+    released_ns: int = -(1 << 62)
+    # Pauses between the last rises of this growth, newest last.
+    pauses_ns: tuple[int, ...] = ()
+    # (when, record high) of this growth, at most one every RISE_NS.
     history: list[tuple[int, int]] = field(default_factory=list)
     judged_ns: int = 0
     due_ns: int | None = None
@@ -84,7 +89,7 @@ class RiskAnalyzer(SweepAnalyzer):
         critical_at: float = 0.5,
         clear_at: float = 0.3,
         raise_hold_s: float = 5.0,
-        clear_hold_s: float = 20.0,
+        clear_hold_s: float = 45.0,
     ) -> None:
         super().__init__()
         self.startup_s = startup_s
@@ -95,19 +100,22 @@ class RiskAnalyzer(SweepAnalyzer):
         self.clear_hold_s = clear_hold_s
         self._devices: dict[str, _Device] = {}
 
-    def on_signal(self, tick: int, name: str, key: SeriesKey, value: bool) -> None:  # noqa: ARG002, FBT001
+    def on_signal(self, tick: int, name: str, key: SeriesKey, value: bool) -> None:  # noqa: FBT001
         """A process was born; the growth that follows may be its start."""
         device = self._devices.get(key.uuid)
         if device is not None:
             device.last_birth_ns = self.now_ns(tick)
 
-    def on_gone(self, tick: int, key: SeriesKey) -> None:  # noqa: ARG002
+    def on_gone(self, tick: int, key: SeriesKey) -> None:
         """Forget the process, and start afresh: its memory is free for others now."""
         device = self._devices.get(key.uuid)
         if device is None:
             return
         device.processes.pop(key, None)
         device.processes_then.pop(key, None)
+        device.released_ns = self.now_ns(tick)
+        if device.used < device.record:
+            self._restart(device, device.released_ns, device.used)
 
     def on_change(self, tick: int, change: Change) -> None:
         """Follow the record high of a device, and who holds what."""
@@ -120,16 +128,14 @@ class RiskAnalyzer(SweepAnalyzer):
             return
         device = self._devices.get(change.key.uuid)
         if device is None:
-            device = _Device(change.used, now, now, change.used, now)
+            device = _Device(change.used, now, now, change.used, now, change.used, high_ns=now)
             device.history.append((now, change.used))
             self._devices[change.key.uuid] = device
+        self._forget_old_highs(device, now, change.used)
         device.used, device.free = change.used, change.free
         device.total, device.reserved = change.total, change.reserved
         if change.used > device.record:
             self._rise(device, now, change.used)
-        elif change.used * 10 < device.record * 7:
-            # Most of it was given back: what was reached before says nothing about the next run.
-            self._restart(device, now, change.used)
         self._judge_soon(tick, change.key, device)
 
     def on_wake(self, tick: int, key: SeriesKey) -> None:
@@ -141,35 +147,39 @@ class RiskAnalyzer(SweepAnalyzer):
 
     # -- growth ----------------------------------------------------------------------------
 
+    def _forget_old_highs(self, device: _Device, now: int, used: int) -> None:
+        """A high that another process reached, or long ago, does not tell new territory."""
+        if device.used * 2 >= device.record:
+            device.high_ns = now
+        long_low = now - device.high_ns > 300 * NS_PER_S
+        released = now - device.released_ns <= 10 * NS_PER_S
+        if used < device.record and (released or long_low):
+            self._restart(device, now, min(used, device.used))
+
     def _rise(self, device: _Device, now: int, used: int) -> None:
         pause = now - device.last_ns
-        patience = max(60 * NS_PER_S, 3 * device.pulse_ns)
-        if pause > patience:
+        patience = max(60 * NS_PER_S, 3 * max(device.pauses_ns, default=0))
+        lonely = len(device.history) <= 2 and pause <= 900 * NS_PER_S
+        if pause > patience and not lonely:
             # The first rise after a rest begins a new growth and is not itself part of it.
-            device.start_ns, device.start_record, device.pulses = now, used, 0
-            device.pulse_ns = pause if pause < 900 * NS_PER_S else 0
+            device.start_ns, device.start_record, device.pauses_ns = now, used, ()
             device.processes_then = dict(device.processes)
             device.history = [(now, used)]
-        elif pause >= 5 * NS_PER_S:
-            device.pulse_ns = max(pause, device.pulse_ns // 2)
-        device.pulses += 1
-        device.record, device.last_ns = used, now
-        if (
-            device.history
-            and now - device.history[-1][0] < 5 * NS_PER_S
-            and len(device.history) > 1
-        ):
+        elif now - device.history[-1][0] < RISE_NS:
             device.history[-1] = (device.history[-1][0], used)
         else:
+            device.pauses_ns = (*device.pauses_ns, now - device.history[-1][0])[-3:]
             device.history.append((now, used))
+        device.record, device.last_ns = used, now
         oldest = now - WINDOWS_S[-1] * NS_PER_S
-        while len(device.history) > 2 and device.history[1][0] <= oldest:
-            del device.history[0]
+        drop = bisect_right(device.history, (oldest, 1 << 62)) - 1
+        if drop > 0:
+            del device.history[:drop]
 
     def _restart(self, device: _Device, now: int, used: int) -> None:
         device.record = device.start_record = used
-        device.start_ns = device.last_ns = now
-        device.pulse_ns = device.pulses = 0
+        device.start_ns = device.last_ns = device.high_ns = now
+        device.pauses_ns = ()
         device.history = [(now, used)]
         device.processes_then = dict(device.processes)
 
@@ -177,14 +187,18 @@ class RiskAnalyzer(SweepAnalyzer):
         """(slowest, fastest) growth of the record high in bytes per second, or None."""
         grown = device.record - device.start_record
         age_ns = now - device.start_ns
-        if grown < max(32 * MIB, max(device.total, 0) // 1000) or age_ns < 10 * NS_PER_S:
+        if grown < max(32 * MIB, max(device.total, 0) // 1000) or age_ns < 15 * NS_PER_S:
             return None
-        if now - device.last_ns > max(20 * NS_PER_S, 2 * device.pulse_ns):
-            return None
+        pause = max(device.pauses_ns, default=0)
+        if now - device.last_ns > max(30 * NS_PER_S, 4 * pause):
+            return None  # it has stopped
+        steps = [after[1] - before[1] for before, after in pairwise(device.history)]
+        if len(steps) < 3 or max(steps) * 5 > sum(steps) * 3:
+            return None  # a jump or two, no growth
         rates = [grown * NS_PER_S / age_ns]
         for window_s in WINDOWS_S:
             window_ns = window_s * NS_PER_S
-            if window_ns > age_ns or window_ns < 2 * device.pulse_ns:
+            if window_ns > age_ns or window_ns < 2 * pause:
                 continue
             place = bisect_right(device.history, (now - window_ns, 1 << 62)) - 1
             before = device.history[max(place, 0)][1]
