@@ -15,12 +15,7 @@ from vramtop.samples import OOM_EVIDENCE, TRUTH, Observation
 from vramtop.sources.sim.allocator import OutOfMemory
 from vramtop.sources.sim.dice import Dice
 from vramtop.sources.sim.hardware import CONTEXT_BYTES, Board, Device, Share
-from vramtop.sources.sim.messages import (
-    CONTEXT_MESSAGE,
-    CONTEXT_MESSAGE_KIND,
-    MESSAGE_KIND,
-    torch_oom_message,
-)
+from vramtop.sources.sim.messages import context_oom, torch_oom
 from vramtop.sources.sim.truth import TRENDS, Risk
 from vramtop.units import MIB, NS_PER_S
 
@@ -270,10 +265,9 @@ class Machine:
         self, process: Process, device: Device, share: Share | None, failure: OutOfMemory
     ) -> None:
         if share is None:
-            text, kind = CONTEXT_MESSAGE, CONTEXT_MESSAGE_KIND
+            text, facts = context_oom()
         else:
-            kind = MESSAGE_KIND
-            text = torch_oom_message(
+            text, facts = torch_oom(
                 ordinal=process.job.gpus.index(device.gpu),
                 requested_bytes=failure.segment_bytes,
                 total_bytes=device.board.total_bytes - device.board.reserved_bytes,
@@ -295,12 +289,9 @@ class Machine:
                 pid=process.pid,
                 start_time=process.start_time,
                 life=process.life,
+                name=str(facts["family"]),
                 text=text,
-                data={
-                    "framework": process.job.framework,
-                    "requested_bytes": None if share is None else failure.segment_bytes,
-                    "message_kind": kind,
-                },
+                data=facts,
             )
         )
 

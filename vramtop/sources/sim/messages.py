@@ -1,7 +1,8 @@
-"""The message PyTorch prints when memory runs out, composed from the simulated state.
+"""What a program prints when memory runs out, and what a recorder that reads along keeps of it.
 
 The form is that of PyTorch 2.2 and later; its figures have two decimals and binary units,
-unlike our own text of quantities, because readers of such messages must accept it.
+unlike our own text of quantities, because readers of such messages must accept it. The
+figures kept beside the text are those that can be read out of it, not the exact ones.
 """
 
 from __future__ import annotations
@@ -10,9 +11,13 @@ from collections.abc import Sequence
 
 from vramtop.units import GIB, KIB, MIB
 
-MESSAGE_KIND = "torch.oom.v22"
-CONTEXT_MESSAGE = "RuntimeError: CUDA error: out of memory"
-CONTEXT_MESSAGE_KIND = "torch.cudaerr"
+_UNITS = ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
+_EXPANDABLE = (
+    "If reserved but unallocated memory is large try setting "
+    "PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation.  See "
+    "documentation for Memory Management  "
+    "(https://pytorch.org/docs/stable/notes/cuda.html#environment-variables)"
+)
 
 
 def torch_size(size_bytes: int) -> str:
@@ -21,15 +26,25 @@ def torch_size(size_bytes: int) -> str:
     >>> torch_size(512), torch_size(20 * MIB), torch_size(85_520_809_984)
     ('512 bytes', '20.00 MiB', '79.65 GiB')
     """
-    if size_bytes < KIB:
-        return f"{size_bytes} bytes"
-    for unit_bytes, unit in ((GIB, "GiB"), (MIB, "MiB")):
+    for unit_bytes, unit in _UNITS:
         if size_bytes >= unit_bytes:
             return f"{size_bytes / unit_bytes:.2f} {unit}"
-    return f"{size_bytes / KIB:.2f} KiB"
+    return f"{size_bytes} bytes"
 
 
-def torch_oom_message(
+def as_printed(size_bytes: int) -> int:
+    """The bytes that a reader gets out of `torch_size`.
+
+    >>> as_printed(20 * MIB) == 20 * MIB, as_printed(85_520_809_984) - 85_520_809_984
+    (True, 2726298)
+    """
+    for unit_bytes, _ in _UNITS:
+        if size_bytes >= unit_bytes:
+            return round(float(f"{size_bytes / unit_bytes:.2f}") * unit_bytes)
+    return size_bytes
+
+
+def torch_oom(
     *,
     ordinal: int,
     requested_bytes: int,
@@ -39,8 +54,8 @@ def torch_oom_message(
     others: Sequence[tuple[int, int]],
     allocated_bytes: int,
     unallocated_bytes: int,
-) -> str:
-    """The last line of the traceback.
+) -> tuple[str, dict[str, object]]:
+    """The last line of the traceback of a failed allocation.
 
     Args:
         ordinal: The GPU as the process numbers it, which need not be NVML's index.
@@ -51,19 +66,44 @@ def torch_oom_message(
         others: (pid, bytes) of the other processes on the device.
         allocated_bytes: In use by tensors.
         unallocated_bytes: Reserved by PyTorch and not in use.
+
+    Returns:
+        The text, and the facts that can be read out of it.
     """
     neighbours = "".join(
         f"Process {pid} has {torch_size(held)} memory in use. " for pid, held in others
     )
-    return (
+    text = (
         f"torch.OutOfMemoryError: CUDA out of memory. Tried to allocate "
         f"{torch_size(requested_bytes)}. GPU {ordinal} has a total capacity of "
         f"{torch_size(total_bytes)} of which {torch_size(free_bytes)} is free. {neighbours}"
         f"Including non-PyTorch memory, this process has {torch_size(own_bytes)} memory in use. "
         f"Of the allocated memory {torch_size(allocated_bytes)} is allocated by PyTorch, and "
-        f"{torch_size(unallocated_bytes)} is reserved by PyTorch but unallocated. If reserved "
-        f"but unallocated memory is large try setting "
-        f"PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to avoid fragmentation.  See "
-        f"documentation for Memory Management  "
-        f"(https://pytorch.org/docs/stable/notes/cuda.html#environment-variables)"
+        f"{torch_size(unallocated_bytes)} is reserved by PyTorch but unallocated. {_EXPANDABLE}"
     )
+    facts: dict[str, object] = {
+        "family": "torch.expandable",
+        "framework": "pytorch",
+        "kind": "device",
+        "fatal": True,
+        "requested_bytes": as_printed(requested_bytes),
+        "total_bytes": as_printed(total_bytes),
+        "free_bytes": as_printed(free_bytes),
+        "process_bytes": as_printed(own_bytes),
+        "allocated_bytes": as_printed(allocated_bytes),
+        "unused_bytes": as_printed(unallocated_bytes),
+        "ordinal": ordinal,
+    }
+    if others:
+        facts["neighbours"] = [{"pid": pid, "used_bytes": as_printed(held)} for pid, held in others]
+    return text, facts
+
+
+def context_oom() -> tuple[str, dict[str, object]]:
+    """What a process prints for which not even the CUDA context fits: text and facts."""
+    return "RuntimeError: CUDA error: out of memory", {
+        "family": "torch.cuda-error",
+        "framework": "pytorch",
+        "kind": "device",
+        "fatal": True,
+    }

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import math
 import time
 from collections.abc import Iterator
 
+from vramtop import __version__
 from vramtop.errors import UsageError
 from vramtop.samples import Tick
 from vramtop.sources.sim.scenarios import scenario_named
@@ -49,8 +52,11 @@ class SimSource:
     ) -> None:
         self._scenario = scenario_named(scenario)
         for name, value in (("interval", interval_s), ("pace", pace), ("duration", duration_s)):
-            if value is not None and not value > 0:
-                raise UsageError(f"{name} {value:g} is not above zero", hint=f"give a {name} > 0")
+            if value is not None and not 0 < value < math.inf:
+                raise UsageError(
+                    f"{name} {value:g} is no finite number above zero",
+                    hint=f"choose another {name}",
+                )
         self._seed = seed
         self._interval_ns = max(round(interval_s * NS_PER_S), 1)
         self._pace = pace
@@ -91,6 +97,15 @@ class SimSource:
     def close(self) -> None:
         """End `ticks` within a tenth of a second, from any thread or a signal handler."""
         self._closed = True
+
+    @property
+    def recording_id(self) -> str:
+        """Names what an unpaced run gives: equal for equal arguments, and only for those."""
+        what = (
+            f"{__version__}/{self._scenario.name}/{self._scenario.version}/{self._seed}"
+            f"/{self._interval_ns}/{self._duration_s}/{self._start_t_us}"
+        )
+        return hashlib.sha256(what.encode()).hexdigest()[:32]
 
     def stats(self) -> dict[str, object]:
         """What it cost; a simulation has no driver to spend time in."""

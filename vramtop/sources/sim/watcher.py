@@ -224,9 +224,10 @@ class Watcher:
                     uuid=device.uuid,
                     name=device.board.name,
                     data={
-                        "total_bytes": device.board.total_bytes,
-                        "reserved_bytes": device.board.reserved_bytes,
                         "power_limit_mw": device.board.limit_mw,
+                        "max_sm_clock_mhz": device.board.sm_clock_mhz,
+                        "max_mem_clock_mhz": device.board.mem_clock_mhz,
+                        "mig": False,
                     },
                 )
                 for device in self._machine.devices
