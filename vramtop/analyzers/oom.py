@@ -13,11 +13,18 @@ from vramtop.view import Change
 
 
 @dataclass(slots=True)
+class _Process:
+    used: int
+    peak: int
+    risen_ns: int
+
+
+@dataclass(slots=True)
 class _Device:
     total: int = NULL
     # (since, used, free) of the last seconds, oldest first; the first entry holds from before.
     recent: list[tuple[int, int, int]] = field(default_factory=list)
-    peaks: dict[SeriesKey, int] = field(default_factory=dict)
+    processes: dict[SeriesKey, _Process] = field(default_factory=dict)
 
 
 class OomAnalyzer(SweepAnalyzer):
@@ -30,6 +37,7 @@ class OomAnalyzer(SweepAnalyzer):
 
     Args:
         look_back_s: How far back the device may have been full.
+        asking_s: How long ago the process itself may have grown last.
         rise_s: Over which time the device must have risen.
         full_share: Less free than this share of the device counts as full.
         repeat_s: Messages of one process within this time are one failure.
@@ -41,12 +49,14 @@ class OomAnalyzer(SweepAnalyzer):
         self,
         *,
         look_back_s: float = 15.0,
+        asking_s: float = 30.0,
         rise_s: float = 120.0,
         full_share: float = 0.03,
         repeat_s: float = 30.0,
     ) -> None:
         super().__init__()
         self.look_back_s = look_back_s
+        self.asking_s = asking_s
         self.rise_s = rise_s
         self.full_share = full_share
         self.repeat_s = repeat_s
@@ -85,11 +95,17 @@ class OomAnalyzer(SweepAnalyzer):
     def on_change(self, tick: int, change: Change) -> None:
         """Keep the last minutes of the device and the peak of each process."""
         device = self._devices.setdefault(change.key.uuid, _Device())
+        now = self.now_ns(tick)
         if change.key.pid is not None:
-            device.peaks[change.key] = max(device.peaks.get(change.key, 0), change.used)
+            process = device.processes.get(change.key)
+            if process is None:
+                process = device.processes[change.key] = _Process(0, 0, now)
+            if change.used > process.used:
+                process.risen_ns = now
+            process.used = change.used
+            process.peak = max(process.peak, change.used)
             return
         device.total = change.total
-        now = self.now_ns(tick)
         free = change.free
         if free == NULL and change.total != NULL:
             free = max(0, change.total - max(change.reserved, 0) - change.used)
@@ -106,12 +122,16 @@ class OomAnalyzer(SweepAnalyzer):
         device = self._devices.get(key.uuid)
         if device is None:
             return
-        peak = device.peaks.pop(key, 0)
+        process = device.processes.pop(key, None)
         now = self.now_ns(tick)
-        if key.pid in self._clean or self._known(key, now) or device.total == NULL:
+        if process is None or key.pid in self._clean or self._known(key, now):
             return
+        if device.total == NULL or process.peak * 20 < device.total:
+            return
+        if now - process.risen_ns > int(self.asking_s * NS_PER_S):
+            return  # it had asked for nothing of late, so nothing was refused to it
         found = self._full(device, now)
-        if found is None or peak * 20 < device.total:
+        if found is None:
             return
         least_free, when_ns, rise = found
         ago = format_duration((now - when_ns) / NS_PER_S)
@@ -123,7 +143,7 @@ class OomAnalyzer(SweepAnalyzer):
             evidence=(
                 f"the process vanished {ago} after the device had {format_bytes(least_free)} free",
                 f"used memory had risen by {format_bytes(rise)} in the {format_duration(self.rise_s)} before",
-                f"the process had held up to {format_bytes(peak)}",
+                f"the process had held up to {format_bytes(process.peak)}",
             ),
             requested_bytes=None,
         )

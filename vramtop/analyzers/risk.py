@@ -100,7 +100,7 @@ class RiskAnalyzer(SweepAnalyzer):
         self.clear_hold_s = clear_hold_s
         self._devices: dict[str, _Device] = {}
 
-    def on_signal(self, tick: int, name: str, key: SeriesKey, value: bool) -> None:  # noqa: FBT001
+    def on_signal(self, tick: int, name: str, key: SeriesKey, value: bool) -> None:  # noqa: ARG002, FBT001
         """A process was born; the growth that follows may be its start."""
         device = self._devices.get(key.uuid)
         if device is not None:
