@@ -10,7 +10,8 @@
     │   ├── CorruptError          bytes are damaged and nothing can be read
     │   └── SchemaError           made by a newer vramtop
     ├── NotJudgeableError         the question cannot be answered from this data (exit 2)
-    └── OutputError               a report or export cannot be written
+    ├── OutputError               a report or export cannot be written
+    └── CommandError              the program to record cannot be started (exit 126, 127)
 
 A failed *reading* is no error: it is `None` plus a recorded fault.
 """
@@ -76,3 +77,16 @@ class NotJudgeableError(VramtopError):
 
 class OutputError(VramtopError):
     """A report or an export cannot be written."""
+
+
+class CommandError(VramtopError):
+    """The program to record cannot be started.
+
+    Args:
+        message: Which, and why.
+        code: The exit code a shell would give: 127 not found, 126 not executable.
+    """
+
+    def __init__(self, message: str, *, code: int) -> None:
+        super().__init__(message)
+        self.exit_code = code

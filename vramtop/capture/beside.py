@@ -1,0 +1,169 @@
+"""Recording, alone or beside COMMAND: the main thread, which waits for signals and children.
+
+Beside COMMAND, one rule stands above all others: whatever happens to the recorder, COMMAND
+starts, runs and ends as it would have without it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from vramtop.capture.command import Command, Ended
+from vramtop.capture.evidence import Evidence
+from vramtop.capture.session import Session
+from vramtop.capture.signals import TERMINAL_STOPS, HeldSignals
+from vramtop.capture.stderr import StderrRelay
+from vramtop.errors import CommandError, VramtopError
+
+PATIENCE_S = 1.0
+"""How long COMMAND waits for a driver that is slow to open. What comes later is recorded late."""
+CLOSE_S = 30.0
+"""How long the end of COMMAND may be held up by writing and sealing, at the very most."""
+_DRAIN_S = 2.0
+_STOP_PAIR_S = 5.0  # a stop of COMMAND and the terminal's signal for it belong together
+
+
+def record_alone(session: Session, signals: HeldSignals) -> bool:
+    """Record until the session ends, or a signal asks for it.
+
+    Returns:
+        False if a second signal came while the recording was being closed: it is complete up
+        to the last tick, but not sealed.
+    """
+    session.start()
+    while not session.ended.is_set():
+        caught = signals.wait(None)
+        if caught is None or not signals.ends_recording(caught):
+            continue
+        if session.end_reason is not None:
+            return False
+        session.stop(signal.Signals(caught.number).name)
+    return True
+
+
+class Beside:
+    """A recording that lasts as long as COMMAND.
+
+    Args:
+        command: What to run.
+        session: The recording; not started yet.
+        signals: Held since before any thread was started.
+        evidence: Reads along COMMAND's stderr.
+        warn: Tells the user that there is no recording, and why.
+        stdout_is_ours: The recording goes to stdout; COMMAND's stdout to stderr.
+        strict: Do not start COMMAND without a recording.
+    """
+
+    def __init__(
+        self,
+        command: Command,
+        session: Session,
+        signals: HeldSignals,
+        evidence: Evidence,
+        *,
+        warn: Callable[[VramtopError], None],
+        stdout_is_ours: bool = False,
+        strict: bool = False,
+    ) -> None:
+        self._command = command
+        self._session = session
+        self._signals = signals
+        self._evidence = evidence
+        self._warn = warn
+        self._stdout_is_ours = stdout_is_ours
+        self._strict = strict
+        self._warned = False
+        self._stop_asked: tuple[int, float] | None = None
+        self._relay = StderrRelay(evidence.take, evidence.dropped)
+
+    def start(self) -> None:
+        """Start recording, then COMMAND. Does not return if there is nothing to record with.
+
+        Raises:
+            VramtopError: with `strict`, what kept the recording from starting.
+            CommandError: COMMAND cannot be started.
+        """
+        self._session.start()
+        if self._strict:
+            while not self._session.started.wait(0.1):
+                caught = self._signals.wait(0.0)
+                if caught is not None and self._signals.ends_recording(caught):
+                    self._signals.release()
+                    self._signals.raise_on_self(caught.number)
+        else:
+            self._session.started.wait(PATIENCE_S)
+        error = self._session.error
+        if error is not None and self._session.ended.is_set():
+            if self._strict:
+                raise error
+            self._say_once()
+            if self._stdout_is_ours:
+                os.dup2(2, 1)
+            self._command.replace_us()
+        descriptor = self._relay.start()
+        try:
+            self._command.start(stderr_fd=descriptor, stdout_to_stderr=self._stdout_is_ours)
+        except CommandError:
+            self._session.stop("COMMAND could not be started")
+            raise
+        finally:
+            self._relay.close_ours()
+            self._evidence.known.set()
+
+    def run(self) -> Ended:
+        """Wait for COMMAND to end, and pass on what it must not miss; then end the recording."""
+        while True:
+            self._command.look()
+            if self._command.ended is not None:
+                break
+            self._stop_together()
+            self._say_once()
+            self._pass_on()
+        ended = self._command.ended
+        self._relay.drain(_DRAIN_S)
+        self._evidence.finish()
+        self._session.observe(self._command.exit_observation(ended))
+        self._session.stop("COMMAND ended")
+        self._wait_for_close()
+        self._say_once()
+        return ended
+
+    def _pass_on(self) -> None:
+        caught = self._signals.wait(None)
+        if caught is None or caught.number == signal.SIGCHLD:
+            return
+        if caught.number == signal.SIGWINCH:
+            self._relay.resize()
+        if caught.number in TERMINAL_STOPS and (
+            caught.from_kernel or caught.sender == self._command.pid
+        ):
+            self._stop_asked = (caught.number, time.monotonic())
+        if caught.number == signal.SIGCONT:
+            self._command.continue_()
+        elif not caught.from_kernel and caught.sender != self._command.pid:
+            # From the terminal it has it already, and its own words it knows.
+            self._command.send(caught.number)
+
+    def _stop_together(self) -> None:
+        if self._stop_asked is None or not self._command.stopped:
+            return
+        number, asked_s = self._stop_asked
+        self._stop_asked = None
+        if time.monotonic() - asked_s < _STOP_PAIR_S:
+            self._command.stop_with(number)
+
+    def _wait_for_close(self) -> None:
+        """COMMAND has ended: nobody but the user waits now, and a signal ends that."""
+        deadline = time.monotonic() + CLOSE_S
+        while not self._session.ended.is_set() and time.monotonic() < deadline:
+            caught = self._signals.wait(deadline - time.monotonic())
+            if caught is not None and self._signals.ends_recording(caught):
+                return
+
+    def _say_once(self) -> None:
+        if self._session.error is not None and not self._warned:
+            self._warned = True
+            self._warn(self._session.error)
