@@ -76,18 +76,20 @@ class WalPart:
     """A part of the write-ahead log as it was when it was opened.
 
     Attributes:
-        number, header: Which part; header is None if it was cut off inside.
+        path, number: Which part.
+        header: None if it was cut off or damaged inside.
+        decoder: For what may follow; None without a header.
         size: Bytes in the file.
         end: Where trust in it ends: just past the last good frame.
         damage: See `wal.Scan`.
         rows: Its ticks.
-        closed: It holds the mark that the writer closed in order.
     """
 
     def __init__(self, path: Path) -> None:
+        self.path = path
         self.number = part_number(path)
         self.header: WalHeader | None = None
-        self.closed = False
+        self.decoder: PartDecoder | None = None
         self.damage: str | None = None
         data = path.read_bytes()
         self.size = len(data)
@@ -99,11 +101,15 @@ class WalPart:
             self.damage = "torn" if not any(data[64:]) or len(data) < 64 else "corrupt"
             self.rows = Rows.none()
             return
-        decoder = PartDecoder(self.header)
+        self.decoder = PartDecoder(self.header)
         scan = scan_frames(data, self.header.size, self.header.seed)
         self.end, self.damage = scan.end, scan.damage
-        self.rows = decoder.decode(scan.payloads)
-        self.closed = decoder.closed
+        self.rows = self.decoder.decode(scan.payloads)
+
+    @property
+    def closed(self) -> bool:
+        """It holds the mark that the writer closed in order."""
+        return self.decoder is not None and self.decoder.closed
 
 
 class Recording:
@@ -114,6 +120,9 @@ class Recording:
         state: `sealed`, `recording` (a live process writes it) or `interrupted`.
         id: Names the recording across its parts.
         bytes: On the disk now, sealed and not.
+        parts: The parts of the write-ahead log.
+        sealed_last: The greatest `seq` in the sealed file, -1 if there is none.
+        tail: The ticks that are only in the write-ahead log.
     """
 
     def __init__(
@@ -126,7 +135,7 @@ class Recording:
         self.sealed_last = -1 if sealed is None else sealed.last
         self._file: Any = None if sealed is None else sealed.file
         self._batches = () if sealed is None else sealed.batches
-        self._tail = _tail(parts, self.sealed_last)
+        self.tail = _tail(parts, self.sealed_last)
         ids = [] if sealed is None else [str(sealed.metadata.get("recording_id", ""))]
         ids += [part.header.recording_id for part in parts if part.header is not None]
         self.id = ids[0] if ids else ""
@@ -147,7 +156,7 @@ class Recording:
             if batch.last >= start_seq and (stop_seq is None or batch.first < stop_seq):
                 tables = self._tables(batch, KINDS)
                 yield from_tables(tables[DEVICE], tables[PROCESS], tables[OBSERVATION])
-        yield from self._tail
+        yield from self.tail
 
     def _tables(self, batch: Batch, kinds: Sequence[str]) -> dict[str, pa.Table]:
         pieces: dict[str, list[pa.Table]] = {kind: [] for kind in KINDS}
@@ -181,7 +190,7 @@ class Recording:
         """(seq, observation) in order; does not touch the readings."""
         for batch in self._batches:
             yield from observations_of(self._tables(batch, (OBSERVATION,))[OBSERVATION])
-        for rows in self._tail:
+        for rows in self.tail:
             yield from rows.observations
 
     @cached_property
@@ -191,7 +200,7 @@ class Recording:
         for batch in self._batches:
             columns = [self._read(group, ["seq"]).column(0).to_numpy() for group in batch.groups]
             sealed += len(tick_axis(*columns))
-        return sealed + sum(len(rows) for rows in self._tail)
+        return sealed + sum(len(rows) for rows in self.tail)
 
     @cached_property
     def first(self) -> TickTime | None:
@@ -203,8 +212,8 @@ class Recording:
     @cached_property
     def last(self) -> TickTime | None:
         """The last tick; None if there is none."""
-        if self._tail:
-            return _time(self._tail[-1], -1)
+        if self.tail:
+            return _time(self.tail[-1], -1)
         for rows in self._rows(self.sealed_last, None):
             return _time(rows, -1)
         return None
@@ -222,7 +231,7 @@ class Recording:
         for batch in self._batches:
             tables = self._tables(batch, KINDS)
             yield from_tables(tables[DEVICE], tables[PROCESS], tables[OBSERVATION])
-        yield from self._tail
+        yield from self.tail
 
     @cached_property
     def _introduction(self) -> dict[str, Observation]:

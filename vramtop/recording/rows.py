@@ -178,7 +178,8 @@ def _grouped(rows: SeriesRows) -> tuple[SeriesRows, list[SeriesKey], list[int], 
     if len(rank) and (rank[1:] < rank[:-1]).any():
         rows = _permuted(rows, np.argsort(rank, kind="stable"))
         rank = ranks[rows.slot]
-    if len(used_slots) > len(keys):
+    # Two slots of one series have to be merged, and another tool may have sorted by anything.
+    if ((rank[1:] == rank[:-1]) & (rows.seq[1:] <= rows.seq[:-1])).any():
         rows = _permuted(rows, np.lexsort((rows.seq, rank)))
         rank = ranks[rows.slot]
     counts = np.bincount(rank, minlength=len(keys)).astype(np.int64)

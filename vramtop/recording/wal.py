@@ -274,3 +274,11 @@ def observation_fields(observation: Observation) -> dict[str, object]:
     if observation.life:
         fields["life"] = observation.life
     return fields
+
+
+def boot_id() -> str | None:
+    """Names this boot of the machine; None where `/proc` does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+    except OSError:
+        return None

@@ -32,6 +32,7 @@ from vramtop.errors import RecordingError
 from vramtop.recording.lock import WriterLock, unwritable
 from vramtop.recording.wal import (
     TickEncoder,
+    boot_id,
     closed_payload,
     encode_header,
     frame,
@@ -371,17 +372,18 @@ class RecordingWriter:
         self._lock.release()
 
     def _seal_rest(self) -> None:
-        child = self._spawn_seal(self._next_part - 1)
-        if child is None:
+        if self._spawn_seal(self._next_part - 1) is None:
             return
+        deadline = time.monotonic() + _SEAL_TIMEOUT_S
         try:
-            code = child.wait(_SEAL_TIMEOUT_S)
+            # Earlier ones may still be at work; the last waits for them by the part's lock.
+            codes = [child.wait(max(0.0, deadline - time.monotonic())) for child in self._children]
         except subprocess.TimeoutExpired:
             self._say(f"sealing {self.path.name} takes long; it goes on in the background")
             return
-        if code or list_parts(self.path):
+        if list_parts(self.path):
             self._say(
-                f"{self.path.name} could not be sealed (exit {code}); nothing is lost: "
+                f"{self.path.name} could not be sealed (exit {codes[-1]}); nothing is lost: "
                 f"it can be read as it is, and `vramtop recover` seals it"
             )
 
@@ -427,11 +429,3 @@ def spawn_seal(path: Path, part: int) -> subprocess.Popen[bytes] | None:
             cwd="/",
         )
     return None
-
-
-def boot_id() -> str | None:
-    """Names this boot of the machine; None where `/proc` does not say."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-    except OSError:
-        return None
