@@ -58,7 +58,7 @@ class _Device:
     pending_ns: int = 0
     said: Risk | None = None
     told: tuple[str, SeriesKey | None] = (NONE, None)
-    last_birth_ns: int | None = None
+    births_ns: dict[SeriesKey, int] = field(default_factory=dict)
     processes: dict[SeriesKey, int] = field(default_factory=dict)
     processes_then: dict[SeriesKey, int] = field(default_factory=dict)
 
@@ -103,8 +103,8 @@ class RiskAnalyzer(SweepAnalyzer):
     def on_signal(self, tick: int, name: str, key: SeriesKey, value: bool) -> None:  # noqa: ARG002, FBT001
         """A process was born; the growth that follows may be its start."""
         device = self._devices.get(key.uuid)
-        if device is not None:
-            device.last_birth_ns = self.now_ns(tick)
+        if device is not None and not value:
+            device.births_ns[key] = self.now_ns(tick)
 
     def on_gone(self, tick: int, key: SeriesKey) -> None:
         """Forget the process, and start afresh: its memory is free for others now."""
@@ -113,6 +113,7 @@ class RiskAnalyzer(SweepAnalyzer):
             return
         device.processes.pop(key, None)
         device.processes_then.pop(key, None)
+        device.births_ns.pop(key, None)
         device.released_ns = self.now_ns(tick)
         if device.used < device.record:
             self._restart(device, device.released_ns, device.used)
@@ -239,18 +240,25 @@ class RiskAnalyzer(SweepAnalyzer):
         slow, fast = rates
         low, high = 0.7 * headroom / fast, 1.4 * headroom / slow
         middle = headroom * 2 / (slow + fast)
-        age_s = (now - device.start_ns) / NS_PER_S
-        birth = device.last_birth_ns
-        if birth is not None and abs(device.start_ns - birth) < 60 * NS_PER_S:
-            age_s = max(0.0, age_s - self.startup_s)
+        driver = _driver(device)
+        age_s = self._trusted_age_s(device, driver, now)
         odds = age_s / (age_s + middle) if age_s + middle > 0 else 0.0
         p_oom = [
             max(base, odds * _share(horizon, low, high))
             for base, horizon in zip(BASE_RATE, HORIZONS_S, strict=True)
         ]
-        return Risk(
-            NONE, low, high, (p_oom[0], p_oom[1], p_oom[2]), _driver(device), (slow + fast) / 2
-        )
+        return Risk(NONE, low, high, (p_oom[0], p_oom[1], p_oom[2]), driver, (slow + fast) / 2)
+
+    def _trusted_age_s(self, device: _Device, driver: SeriesKey | None, now: int) -> float:
+        """How long the growth has lasted, the start of what grows left out."""
+        since = device.start_ns
+        startup_ns = int(self.startup_s * NS_PER_S)
+        if driver is not None and driver in device.births_ns:
+            since = max(since, device.births_ns[driver] + startup_ns)
+        elif driver is None and device.start_record * 10 < device.total:
+            # Who grows is not known; from an empty device it is a start.
+            since += startup_ns
+        return max(0, now - since) / NS_PER_S
 
     def _settle(self, tick: int, key: SeriesKey, device: _Device, risk: Risk) -> None:
         now = self.now_ns(tick)
