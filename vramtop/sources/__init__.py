@@ -6,7 +6,7 @@ recorder process loads none of the others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from vramtop.errors import UsageError
@@ -23,6 +23,7 @@ def open_source(
     seed: int = 0,
     pace: float | None = 1.0,
     pcie: bool = False,
+    facts: Callable[[int, int | None], Mapping[str, object]] | None = None,
 ) -> Source:
     """The live source that `spec` names.
 
@@ -33,6 +34,8 @@ def open_source(
         seed: For a simulated source.
         pace: Simulated seconds per second; None runs as fast as it can. Simulated sources only.
         pcie: Also read PCIe throughput, which blocks 20 ms per direction and GPU.
+        facts: (pid, start time) to the facts of a process, as `enrich.process_facts.read_facts`;
+            without it only its name is known.
 
     Raises:
         UsageError: `spec` names no source.
@@ -41,7 +44,7 @@ def open_source(
     if spec == "nvml":
         from vramtop.sources.nvml import NvmlSource
 
-        return NvmlSource(interval_s=interval_s, gpus=gpus, pcie=pcie)
+        return NvmlSource(interval_s=interval_s, gpus=gpus, pcie=pcie, facts=facts)
     kind, _, scenario = spec.partition(":")
     if kind == "sim" and scenario:
         from vramtop.sources.sim import SimSource
