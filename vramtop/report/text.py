@@ -1,0 +1,45 @@
+"""Text from outside, made safe to show.
+
+Process names and messages are data: they may hold control characters, line breaks, marks
+that reverse the direction of writing, or bytes that are no text at all.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+
+_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+
+
+def clean(text: str, limit: int = 200) -> str:
+    r"""One line of printable text, at most `limit` characters.
+
+    >>> clean("a\x1b[31m\nb"), clean("a" * 9, 6), clean("\u202egpj.exe"), clean("")
+    ('a�[31m b', 'aaaaa…', '�gpj.exe', '')
+    """
+    spaced = " ".join(text.split())
+    shown = "".join(
+        _REPLACEMENT if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Cn"} else char
+        for char in spaced
+    )
+    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+
+
+def plural(count: int, noun: str, nouns: str | None = None) -> str:
+    """A count and its noun.
+
+    >>> plural(1, "gap"), plural(3, "gap"), plural(0, "process", "processes")
+    ('1 gap', '3 gaps', '0 processes')
+    """
+    return f"{count:,} {noun if count == 1 else nouns or noun + 's'}".replace(",", "\u202f")
+
+
+def listed(words: list[str], most: int = 4) -> str:
+    """Words as an English list, cut with the count said.
+
+    >>> listed(["a"]), listed(["a", "b", "c"]), listed(list("abcdef"))
+    ('a', 'a, b and c', 'a, b, c, d and 2 more')
+    """
+    if len(words) > most:
+        words = [*words[:most], f"{len(words) - most} more"]
+    return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " and " + words[-1]
