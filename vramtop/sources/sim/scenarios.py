@@ -75,7 +75,7 @@ def _variable_length(machine: Machine, dice: Dice) -> None:
 
 
 def _kv_cache(machine: Machine, dice: Dice) -> None:
-    work = serving.growing_chats(chance=(0.03, dice.between(0.15, 0.2)))
+    work = serving.growing_chats(chance=(0.02, dice.between(0.13, 0.18)))
     machine.start(
         dice.between(3.0, 8.0),
         Job(kind="kv-cache-growth", command="python serve_chat.py --model 7b", work=work),

@@ -116,8 +116,8 @@ def growing_chats(
                 chats.append(_Chat(length=dice.integer(100, 900), until=dice.integer(2500, 12_000)))
             process.busy(min(100.0, 25.0 + 6.0 * len(chats)), 45.0)
             for chat in chats:
-                chat.length += dice.integer(10, 28)
-                wanted = -(-chat.length // 256) * 256
+                chat.length += dice.integer(8, 20)
+                wanted = -(-chat.length // 1024) * 1024
                 if wanted != chat.room:
                     # `torch.cat`: the new tensor exists beside the old one for a moment.
                     chat.room = wanted
