@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from vramtop.sources.logs._notes import Notes
 from vramtop.sources.logs._polls import DeviceRef, Poll
@@ -40,48 +41,43 @@ class Devices:
 
     def learn(self, heads: Iterable[Iterable[Poll]]) -> None:
         """Take in which names belong to one GPU, from the first polls of every log."""
-        refs: list[set[DeviceRef]] = []
+        # Dictionaries instead of sets: the order of strings in a set differs from run to run.
+        refs: list[dict[DeviceRef, None]] = []
         for polls in heads:
-            found = {sample.ref for poll in polls for sample in poll.devices}
-            found |= {process.ref for poll in polls for process in poll.processes}
-            refs.append({ref for ref in found if ref.instance is None})
-        every = set().union(*refs)
-        index_of_bus = {r.bus_id: r.gpu for r in every if r.bus_id and r.gpu is not None}
-        for ref in every:
-            if ref.uuid is None:
-                continue
-            if ref.bus_id is not None:
-                self._uuid_of_bus[ref.bus_id] = ref.uuid
-            index = ref.gpu
-            if index is None and ref.bus_id is not None:
-                index = index_of_bus.get(ref.bus_id)
-            if index is not None:
-                self._uuid_of_index[index] = ref.uuid
-        for bus_id, index in index_of_bus.items():
-            if bus_id in self._uuid_of_bus and index is not None:
-                self._uuid_of_index.setdefault(index, self._uuid_of_bus[bus_id])
-        self._learn_only_gpu(refs)
+            found = {
+                ref: None
+                for poll in polls
+                for ref in (
+                    *(device.ref for device in poll.devices),
+                    *(process.ref for process in poll.processes),
+                )
+            }
+            refs.append({ref: None for ref in found if ref.instance is None})
+        every = {ref: None for found in refs for ref in found}
+        uuid_of_bus = _one_to_one((r.bus_id, r.uuid) for r in every)
+        index_of_bus = _one_to_one((r.bus_id, r.gpu) for r in every)
+        self._uuid_of_bus = uuid_of_bus
+        self._uuid_of_index = _one_to_one(
+            [(r.gpu, r.uuid) for r in every]
+            + [(index, uuid_of_bus.get(bus_id)) for bus_id, index in index_of_bus.items()]
+        )
+        self._learn_only_gpu(refs, list(every))
 
-    def _learn_only_gpu(self, refs: list[set[DeviceRef]]) -> None:
+    def _learn_only_gpu(self, refs: list[dict[DeviceRef, None]], every: list[DeviceRef]) -> None:
         """With one GPU in every log, all of them mean the same."""
-        if len(refs) < 2 or any(len(found) != 1 for found in refs):
+        if len(every) < 2 or any(len(found) != 1 for found in refs):
             return
-        uuids = {ref.uuid for found in refs for ref in found if ref.uuid is not None}
-        indices = {ref.gpu for found in refs for ref in found if ref.gpu is not None}
-        buses = {ref.bus_id for found in refs for ref in found if ref.bus_id is not None}
+        uuids = {ref.uuid for ref in every if ref.uuid is not None}
+        indices = {ref.gpu for ref in every if ref.gpu is not None}
+        buses = {ref.bus_id for ref in every if ref.bus_id is not None}
         if max(len(uuids), len(indices), len(buses)) > 1:
             return
-        only = Device(
-            min(indices, default=0),
-            next(iter(uuids), f"{self._prefix}:gpu{min(indices, default=0)}"),
-            bus_id=next(iter(buses), None),
-        )
+        index = min(indices, default=0)
+        uuid = next(iter(uuids), f"{self._prefix}:gpu{index}")
+        only = Device(index, uuid, bus_id=next(iter(buses), None))
         self._all.append(only)
-        names = set().union(*refs)
-        if len(names) > 1:
-            self._notes.assume("each log is about one GPU; it is taken to be the same one")
-        for ref in names:
-            self._found[ref] = only
+        self._notes.assume("each log is about one GPU; it is taken to be the same one")
+        self._found.update(dict.fromkeys(every, only))
 
     def find(self, ref: DeviceRef, name: str | None = None) -> Device:
         """The device that `ref` means."""
@@ -149,3 +145,16 @@ class Devices:
 
     def __len__(self) -> int:
         return len(self._all)
+
+
+_Name = TypeVar("_Name")
+_Other = TypeVar("_Other")
+
+
+def _one_to_one(pairs: Iterable[tuple[_Name | None, _Other | None]]) -> dict[_Name, _Other]:
+    """The pairs whose first part goes with one second part only; a name of two GPUs is no name."""
+    others: dict[_Name, dict[_Other, None]] = {}
+    for name, other in pairs:
+        if name is not None and other is not None:
+            others.setdefault(name, {})[other] = None
+    return {name: next(iter(found)) for name, found in others.items() if len(found) == 1}

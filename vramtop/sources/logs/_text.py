@@ -9,10 +9,13 @@ import zlib
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vramtop.errors import LogFormatError
 from vramtop.sources.logs._notes import Notes
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 LONGEST_LINE = 1 << 20
 """Characters; a longer line is no line of any log that can be imported."""
@@ -43,7 +46,7 @@ class LogText:
         self._path = path
         self._notes = notes
         try:
-            raw = path.open("rb")
+            raw = path.open("rb", buffering=_PEEK_BYTES)
         except OSError as error:
             raise _unreadable(path, error) from error
         self._raw = raw
@@ -77,15 +80,13 @@ class LogText:
         self._raw.close()
 
     def _decoded(self, raw: io.BufferedReader) -> io.TextIOWrapper:
-        stream = io.BufferedReader(raw, _PEEK_BYTES)
+        stream: io.BufferedReader[Any] = raw
         try:
             start = stream.peek(_PEEK_BYTES)
             if start.startswith(b"\x1f\x8b"):
-                # A BufferedReader takes any raw stream; the annotation knows RawIOBase only.
-                unpacked: Any = gzip.GzipFile(fileobj=stream)
-                stream = io.BufferedReader(unpacked, _PEEK_BYTES)
+                stream = io.BufferedReader(_Unpacked(stream, self.name, self._notes), _PEEK_BYTES)
                 start = stream.peek(_PEEK_BYTES)
-        except (OSError, EOFError, zlib.error) as error:
+        except OSError as error:
             raise _unreadable(self._path, error) from error
         return io.TextIOWrapper(
             stream, encoding=self._encoding(start), errors="replace", newline=None
@@ -117,9 +118,6 @@ class LogText:
         while True:
             try:
                 line = self._text.readline(LONGEST_LINE)
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                self._notes.fact(f"{self.name} ends early: {error}")
-                return
             except OSError as error:
                 raise _unreadable(self._path, error) from error
             if not line:
@@ -133,6 +131,30 @@ class LogText:
             if "\x1b" in line:
                 line = _ANSI.sub("", line)
             yield line.rstrip("\r\n").replace("\0", "").removeprefix("\ufeff")
+
+
+class _Unpacked(io.RawIOBase):
+    """The content of a gzip stream, as far as it goes: a torn end is an end, and said."""
+
+    def __init__(self, packed: io.BufferedReader[Any], name: str, notes: Notes) -> None:
+        self._unpacked = gzip.GzipFile(fileobj=packed)
+        self._name = name
+        self._notes = notes
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, target: Buffer) -> int:
+        """Fill `target`; 0 at the end."""
+        view = memoryview(target)
+        try:
+            # read1 hands out what is unpacked before it meets the tear; read would lose it.
+            found = self._unpacked.read1(len(view))
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            self._notes.fact(f"{self._name} ends early: {error}")
+            return 0
+        view[: len(found)] = found
+        return len(found)
 
 
 def _unreadable(path: Path, error: Exception) -> LogFormatError:

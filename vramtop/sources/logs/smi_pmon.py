@@ -41,8 +41,9 @@ def _rows(log: Log) -> Iterator[Row]:
             found = scroll_header(line)
             if found is not None and found != header:
                 header = found
-                for name in set(header) - _KEPT:
-                    log.notes.keep_not(name)
+                for name in header:
+                    if name not in _KEPT:
+                        log.notes.keep_not(name)
                 if "fb" not in header:
                     log.notes.fact(
                         f"{log.name} has no column fb: no memory is known from it"

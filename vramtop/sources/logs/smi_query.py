@@ -39,6 +39,7 @@ _READINGS: dict[str, tuple[str, int, int | None]] = {
     "clocks_throttle_reasons.active": ("throttle", LOOKED_SLOW, 1),
     "clocks_event_reasons.active": ("throttle", LOOKED_SLOW, 1),
 }
+_MEMORY = frozenset(("memory.used", "memory.free"))
 _IDENTITY = {
     "index": "index", "uuid": "uuid", "gpu_uuid": "uuid", "pci.bus_id": "bus_id",
     "gpu_bus_id": "bus_id", "name": "name", "gpu_name": "name", "timestamp": "timestamp",
@@ -60,8 +61,12 @@ def header_columns(line: str) -> list[tuple[str, str]] | None:
         if match is None:
             return None
         columns.append((match[1].lower(), match[2] or ""))
-    known = sum(name in _READINGS or name in _IDENTITY for name, _ in columns)
-    return columns if known * 2 >= len(columns) or known >= 3 else None
+    names = [name for name, _ in columns]
+    known = sum(name in _READINGS or name in _IDENTITY for name in names)
+    # One word is a header only if it names a reading: "name" may be any line of a shell.
+    if len(names) == 1:
+        return columns if names[0] in _READINGS else None
+    return columns if known >= 2 and (known * 2 >= len(names) or known >= 3) else None
 
 
 def recognise(head: Sequence[str], columns: Sequence[str]) -> bool:
@@ -100,11 +105,14 @@ def _rows(log: Log) -> Iterator[Row]:
         if columns is not None and not log.columns:
             batch += 1
             if columns != header:
-                header, reader = columns, _RowReader(columns, log)
+                header = columns
+                has_memory = any(name in _MEMORY for name, _ in columns)
+                # The first header must be of use; a later one may be of another query.
+                reader = _RowReader(columns, log) if has_memory or reader is None else None
             continue
         if reader is None:
             if line.strip():
-                log.notes.skip("before the header", line)
+                log.notes.skip("not below a header of this log", line)
             continue
         row = reader.row(line, batch)
         if row is not None:
@@ -160,7 +168,7 @@ class _RowReader:
                 self._readings.append((index, field, _converter(field, unit, factor)))
             elif name not in (LEFT_OUT, "_", ""):
                 log.notes.keep_not(name)
-        if not taken & {"used_bytes", "free_bytes"}:
+        if not any(name in _MEMORY for name, _ in columns):
             raise LogFormatError(
                 f"{log.name} has no memory.used column (it has "
                 + ", ".join(name for name, _ in columns)
