@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from recording_fixtures import files_of, read, regrouped, streams, training
+from recording_fixtures import files_of, read, regrouped, training
+from recording_strategies import streams
 
 from vramtop.blocks import Block
 from vramtop.errors import LockedError, RecordingError

@@ -45,6 +45,8 @@ from vramtop.recording.wal import (
     FORMAT,
     WalHeader,
     decode_header,
+    header_size,
+    is_cut_off,
     list_parts,
     part_number,
     scan_frames,
@@ -98,7 +100,7 @@ class WalPart:
             self.header = decode_header(data, name=path.name)
         except CorruptError:
             # A part cut off in its header holds no tick; any other says what it lost.
-            self.damage = "torn" if not any(data[64:]) or len(data) < 64 else "corrupt"
+            self.damage = "torn" if is_cut_off(data, header_size(data)) else "corrupt"
             self.rows = Rows.none()
             return
         self.decoder = PartDecoder(self.header)

@@ -168,19 +168,27 @@ def scan_frames(data: bytes, offset: int, seed: int) -> Scan:
         length, crc = _FRAME.unpack_from(view, offset)
         start = offset + _FRAME.size
         end = start + length
-        if length < PAYLOAD.size:
-            damage = "corrupt" if any(view[offset:]) else "torn"
-            break
-        if end > size:
-            damage = "torn"
-            break
         payload = view[start:end]
-        if zlib.crc32(payload, zlib.crc32(view[offset : offset + 4], seed)) != crc:
-            damage = "torn" if not any(view[end:]) else "corrupt"
+        if (
+            length < PAYLOAD.size
+            or end > size
+            or zlib.crc32(payload, zlib.crc32(view[offset : offset + 4], seed)) != crc
+        ):
+            damage = "torn" if is_cut_off(view[offset:], end - offset) else "corrupt"
             break
         payloads.append(payload)
         offset = end
     return Scan(payloads, offset, damage)
+
+
+def is_cut_off(data: bytes | memoryview, length: int) -> bool:
+    """Whether `data`, which should begin with `length` bytes, merely ends too early.
+
+    A power cut may leave zeros in place of the end. Fewer than 8 bytes do not even hold a
+    length, so then `length` itself says nothing.
+    """
+    written = len(bytes(data).rstrip(b"\0"))
+    return written <= max(length, _FRAME.size)
 
 
 class TickEncoder:
