@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import click
@@ -74,7 +75,8 @@ def command(
             recording=output.stem,
         ),
     )
-    write_recording(output, source.ticks(), overwrite=force)
+    with contextlib.closing(source):
+        write_recording(output, source.ticks(), overwrite=force)
     summary = source.summary
     for text in summary.said:
         click.echo(text, err=True)

@@ -108,6 +108,7 @@ class LogImport:
             self._notes,
         )
         self._closed = False
+        self._started = False
 
     def ticks(self) -> Iterator[Tick]:
         """The ticks in order; can be walked once.
@@ -116,6 +117,7 @@ class LogImport:
             LogFormatError: a log turns out not to be what it seemed.
         """
         summary = self.summary
+        self._started = True
         try:
             for tick in self._assembler.ticks():
                 if self._closed:
@@ -134,6 +136,8 @@ class LogImport:
     def close(self) -> None:
         """End `ticks` soon; safe to call twice."""
         self._closed = True
+        if not self._started:
+            self._let_go()
 
     def _let_go(self) -> None:
         for log in self._logs:

@@ -87,7 +87,10 @@ def _time(group: list[Row], log: Log) -> int:
 
 
 def _typical_step_us(rows: list[Row]) -> int | None:
-    """Median time from one row of a GPU or process to its next, None if none comes again."""
+    """Usual time from one row of a GPU or process to its next, None if none comes again.
+
+    The first decile: a process that comes and goes makes long steps, nothing makes short ones.
+    """
     last: dict[tuple[DeviceRef, int | None], int] = {}
     steps = []
     for row in rows:
@@ -97,7 +100,7 @@ def _typical_step_us(rows: list[Row]) -> int | None:
         if step > 0:
             steps.append(step)
         last[row.key] = row.t_us
-    return sorted(steps)[len(steps) // 2] if steps else None
+    return sorted(steps)[len(steps) // 10] if steps else None
 
 
 def _by_identity(rows: Iterator[Row], step_us: int | None) -> Iterator[list[Row]]:

@@ -46,7 +46,7 @@ class LogText:
         self._path = path
         self._notes = notes
         try:
-            raw = path.open("rb", buffering=_PEEK_BYTES)
+            raw = path.open("rb")
         except OSError as error:
             raise _unreadable(path, error) from error
         self._raw = raw
