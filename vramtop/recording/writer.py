@@ -31,6 +31,7 @@ import vramtop
 from vramtop.errors import RecordingError
 from vramtop.recording.lock import WriterLock, unwritable
 from vramtop.recording.wal import (
+    TICK,
     TickEncoder,
     boot_id,
     closed_payload,
@@ -134,6 +135,7 @@ class RecordingWriter:
 
         # The sync thread's side.
         self._fd_lock = threading.Lock()
+        # Descriptors to flush and close, each with the part that came after it.
         self._retired: list[tuple[int, int]] = []
         self._dirty = False
         self._ending = threading.Event()
@@ -229,7 +231,7 @@ class RecordingWriter:
             while not self._try_write(item):
                 pause = next(delay, pause)
                 if self._give_up_at is not None and time.monotonic() >= self._give_up_at:
-                    self.dropped += 1
+                    self.dropped += item.payload[0] == TICK
                     break
                 # While `close` waits, retry quickly: room may appear, and time is short.
                 time.sleep(min(pause, 0.1) if self._ending.is_set() else pause)
@@ -252,14 +254,14 @@ class RecordingWriter:
         return True
 
     def _write(self, data: bytes) -> None:
-        written = os.write(self._fd, data)
-        if written < len(data):
+        try:
+            _write_whole(self._fd, data)
+        except OSError:
             self._torn = True
             os.ftruncate(self._fd, self._size)
             self._torn = False
-            # A short write is how a full disk announces itself; the next try says ENOSPC.
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        self._size += written
+            raise
+        self._size += len(data)
         self._dirty = True
 
     def _failed(self, error: OSError) -> None:
@@ -274,6 +276,7 @@ class RecordingWriter:
     def _open_part(self, encoder: TickEncoder, defined: tuple[int, int]) -> None:
         """Open the next part; with slots defined before, it begins by defining them again."""
         number = self._next_part
+        self._next_part += 1
         seed = random.SystemRandom().getrandbits(32)
         info = {
             "recording_id": self._recording_id,
@@ -295,11 +298,10 @@ class RecordingWriter:
             raise
         with self._fd_lock:
             if self._fd >= 0:
-                self._retired.append((self._fd, number - 1))
+                self._retired.append((self._fd, number))
             self._fd = fd
         self._seed, self._size, self._torn = seed, len(start), False
         self._writing = encoder
-        self._next_part += 1
         self._dirty = True
 
     # The sync thread.
@@ -316,12 +318,16 @@ class RecordingWriter:
             # A duplicate, because the writer thread may retire the descriptor meanwhile.
             fd = os.dup(self._fd) if self._dirty else -1
             self._dirty = False
+            if fd >= 0 and not os.fstat(fd).st_nlink:
+                # What is written to a removed file is gone with this process.
+                self._writing = None
+                self._say(f"the log of {self.path.name} was removed; beginning another")
         for old, _ in retired:
             self._sync_and_close(old)
         if fd >= 0:
             self._sync_and_close(fd)
         if retired and self._seals:
-            self._spawn_seal(retired[-1][1])
+            self._spawn_seal(retired[-1][1] - 1)
         self._children = [child for child in self._children if child.poll() is None]
 
     def _sync_and_close(self, fd: int) -> None:
@@ -400,9 +406,10 @@ class RecordingWriter:
 
 
 def _write_whole(fd: int, data: bytes) -> None:
-    if os.write(fd, data) < len(data):
-        # A short write is how a full disk announces itself; the next try would say ENOSPC.
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    # A full disk takes a part of it first; the next call then says why not the rest.
+    written = os.write(fd, data)
+    while written < len(data):
+        written += os.write(fd, data[written:])
 
 
 def can_seal() -> bool:
