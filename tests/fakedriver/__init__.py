@@ -261,7 +261,11 @@ class FakeDriver:
 
     @contextlib.contextmanager
     def source(self, **options: Any) -> Iterator[Stream]:
-        """An NvmlSource in a child; its ticks arrive as they are made."""
+        """An NvmlSource in a child; its ticks arrive as they are made.
+
+        `options` are those of NvmlSource, and probe_s: seconds between looks for a lost GPU;
+        often_s: seconds between process lists and utilisation, where the interval is shorter.
+        """
         child = subprocess.Popen(
             [sys.executable, "-W", "error", str(HERE / "child.py"), repr(options)],
             env=self.env(), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
@@ -288,7 +292,7 @@ class Stream:
 
     def _load(self) -> Any:
         assert self.child.stdout is not None
-        return pickle.load(self.child.stdout)  # noqa: S301 - our own child
+        return pickle.load(self.child.stdout)
 
     def next(self, count: int = 1) -> Any:
         """The tick `count` places on."""

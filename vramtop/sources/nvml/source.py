@@ -30,6 +30,7 @@ from vramtop.sources.nvml.sampler import Job, Sampler
 from vramtop.sources.nvml.tiers import Tier
 from vramtop.units import NS_PER_S, format_duration
 
+_OFTEN_PERIOD_NS = NS_PER_S
 _SLOW_PERIOD_NS = 15 * NS_PER_S
 _JUMP_GAP_NS = NS_PER_S // 4
 _GAP_INTERVALS, _GAP_NS = 3, 2 * NS_PER_S
@@ -75,7 +76,7 @@ class NvmlSource:
         self._limit_s = min(0.5, max(0.1, interval_s / 2))
         visible = pids_are_local(driver, pid_namespace())
         self._members = Membership(Identities(visible=visible), facts, self._run_aside)
-        often = max(self._interval_ns, NS_PER_S)
+        often = max(self._interval_ns, _OFTEN_PERIOD_NS)
         slow = max(self._interval_ns, _SLOW_PERIOD_NS)
         self._memory = Tier(0, self._interval_ns)
         self._lists = Tier(LOOKED_PROCESSES, often)
