@@ -130,7 +130,7 @@ def _stat(line: bytes | None) -> dict[str, object] | None:
     """comm, ppid, pgrp and start_time from a stat file, whose name may contain anything."""
     head, _, tail = (line or b"").rpartition(b")")
     fields = tail.split()
-    if len(fields) < 20:
+    if len(fields) < 20 or not all(fields[n].lstrip(b"-").isdigit() for n in (1, 2, 19)):
         return None
     return {
         "comm": sanitise(decode(head.partition(b"(")[2]), NAME_CHARACTERS),
