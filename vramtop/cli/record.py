@@ -106,9 +106,13 @@ def command(
     program = Command(command_line, signals) if command_line else None
 
     def open_source() -> Source:
+        from vramtop.enrich.process_facts import read_facts
         from vramtop.sources import open_source
 
-        return open_source(source, interval_s=interval, gpus=gpus, seed=seed, pace=speed, pcie=pcie)
+        return open_source(
+            source, interval_s=interval, gpus=gpus, seed=seed, pace=speed, pcie=pcie,
+            facts=read_facts,
+        )  # fmt: skip
 
     def open_sink() -> Sink:
         if streaming:
