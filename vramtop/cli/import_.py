@@ -15,7 +15,9 @@ from vramtop.units import US_PER_S, format_duration, parse_size
     "import",
     epilog="Example: vramtop import gpu_log.csv apps_log.csv -o run.parquet --zone Europe/Berlin",
 )
-@click.argument("logs", metavar="LOG…", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "logs", metavar="LOG…", nargs=-1, required=True, type=click.Path(readable=False, path_type=Path)
+)
 @click.option(
     "-o", "--output", required=True, metavar="FILE", type=click.Path(path_type=Path),
     help="The recording to write.",

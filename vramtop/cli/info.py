@@ -12,7 +12,7 @@ from vramtop.units import format_bytes, format_duration
 
 
 @click.command(epilog="Example: vramtop info run.parquet")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(readable=False, path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
 def command(file: Path, as_json: bool) -> None:
     """Say what a recording holds: times, GPUs, processes, peaks, gaps."""

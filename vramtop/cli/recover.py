@@ -10,7 +10,7 @@ from vramtop.units import format_time
 
 
 @click.command(epilog="Example: vramtop recover run.parquet")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=click.Path(readable=False, path_type=Path))
 @click.option(
     "-o",
     "--output",

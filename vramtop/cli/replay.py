@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @click.command(epilog="Example: vramtop replay run.parquet --events --from oom-60s")
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(readable=False))
 @click.option("--events", is_flag=True, help="Print the events (the default without a terminal).")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 @click.option("--from", "from_", metavar="T", help="Print only what is at or after T.")

@@ -8,7 +8,13 @@ import click
 
 
 @click.command(epilog="Example: vramtop report run.parquet -o oom.html")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE…")
+@click.argument(
+    "files",
+    nargs=-1,
+    required=True,
+    type=click.Path(readable=False, path_type=Path),
+    metavar="FILE…",
+)
 @click.option(
     "-o", "--output", "output", required=True, type=click.Path(path_type=Path), metavar="OUT",
     help="Where to; .html, .png, .svg, .pdf or .md says the form. Replaces a file that is there.",

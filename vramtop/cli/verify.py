@@ -8,7 +8,7 @@ import click
 
 
 @click.command(epilog="Example: vramtop verify run.parquet")
-@click.argument("file", type=click.Path())
+@click.argument("file", type=click.Path(readable=False))
 @click.option("--seed", type=int, help="Of the random chunkings; drawn anew by default.")
 @click.option("--rounds", type=click.IntRange(1, 100), default=3, show_default=True)
 def command(file: str, seed: int | None, rounds: int) -> int:

@@ -46,10 +46,14 @@ def watch(
                 break
     finally:
         source.close()
+        farewell = None
         if sink is not None:
             if first is not None and last is not None:
-                sink.append(_farewell(first, last, engine, digest, why))
+                farewell = _farewell(first, last, engine, digest, why)
+                sink.append(farewell)
             sink.close()
+    if farewell is not None:
+        yield engine.update(Block.from_ticks([farewell]))
     yield engine.finish()
 
 

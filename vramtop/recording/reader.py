@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 from vramtop.blocks import Block, IntArray
 from vramtop.errors import CorruptError, RecordingError, SchemaError
 from vramtop.recording.decode import PartDecoder
+from vramtop.recording.footer import CUT_HINT, check_footer
 from vramtop.recording.lock import is_locked
 from vramtop.recording.rows import Rows, tick_axis
 from vramtop.recording.schema import (
@@ -293,7 +294,7 @@ def open_recording(path: str | os.PathLike[str]) -> Recording:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise RecordingError(f"cannot read {target}: {error.strerror}") from error
+            raise _unreadable(target, error) from error
         after = _stat(target)
         if _same(before, after):
             break
@@ -313,7 +314,13 @@ def _stat(path: Path) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise RecordingError(f"cannot read {path}: {error.strerror}") from error
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: OSError) -> RecordingError:
+    return RecordingError(
+        f"cannot read {path}: {error.strerror}", hint=f"look at it with: ls -l {path}*"
+    )
 
 
 def _same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
@@ -351,8 +358,10 @@ def open_sealed(path: Path) -> Sealed:
     try:
         with path.open("rb") as file:
             start = file.read(4)
+            if start == b"PAR1":
+                check_footer(file, str(path))
     except OSError as error:
-        raise RecordingError(f"cannot read {path}: {error.strerror}") from error
+        raise _unreadable(path, error) from error
     if not start:
         raise CorruptError(f"{path} is empty (0 bytes)", hint="it holds no recording")
     if start != b"PAR1":
@@ -361,21 +370,28 @@ def open_sealed(path: Path) -> Sealed:
             hint="logs of other tools become recordings with vramtop import",
         )
     try:
-        file = pq.ParquetFile(path, read_dictionary=READ_DICTIONARY)
+        source = pa.OSFile(str(path), "rb")
+        footer = pq.read_metadata(source)
+        metadata = _metadata(footer, path)
+        file = pq.ParquetFile(
+            source,
+            metadata=footer,
+            read_dictionary=READ_DICTIONARY,
+            page_checksum_verification=True,
+        )
     except (OSError, pa.ArrowException) as error:
         raise CorruptError(
             f"{path} is damaged: {_first_line(error)}",
-            hint="it may have been cut off while it was copied",
+            hint=CUT_HINT,
         ) from error
-    metadata = _metadata(file, path)
     batches = _batches(file)
     return Sealed(file, metadata, batches, batches[-1].last if batches else -1)
 
 
-def _metadata(file: Any, path: Path) -> dict[str, Any]:
+def _metadata(footer: Any, path: Path) -> dict[str, Any]:
     """What the file says about itself; refuses what is no recording or too new."""
-    text = (file.metadata.metadata or {}).get(METADATA_KEY)
-    columns = set(file.schema_arrow.names)
+    text = (footer.metadata or {}).get(METADATA_KEY)
+    columns = set(footer.schema.names)
     if text is None and not columns.issuperset(SCHEMA.names):
         raise CorruptError(
             f"{path} is a Parquet file, but no recording of vramtop",
