@@ -100,6 +100,7 @@ WRITE_OPTIONS: dict[str, Any] = {
     "use_dictionary": [field.name for field in SCHEMA if field.name not in _DELTA],
     "column_encoding": dict.fromkeys(_DELTA, "DELTA_BINARY_PACKED"),
     "write_statistics": ["kind", "seq", "t", "gpu", "pid"],
+    "write_page_checksum": True,
     "data_page_size": 4 * 1024 * 1024,
 }
 

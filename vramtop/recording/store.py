@@ -13,7 +13,6 @@ import io
 import json
 import os
 import secrets
-import struct
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -25,6 +24,7 @@ import pyarrow.parquet as pq
 import vramtop
 from vramtop.errors import RecordingError, SchemaError
 from vramtop.recording.decode import PartDecoder
+from vramtop.recording.footer import read_footer, rewrite_footer
 from vramtop.recording.lock import WriterLock, unwritable
 from vramtop.recording.rows import Rows
 from vramtop.recording.schema import METADATA_KEY, WRITE_OPTIONS, WRITE_SCHEMA, to_tables
@@ -143,13 +143,16 @@ def _write_new(file: BinaryIO, slices: Iterable[Rows], metadata: Mapping[str, ob
     with _writer(file, {METADATA_KEY: text}) as writer:
         for rows in slices:
             _write_rows(writer, rows)
+    file.flush()
+    end, footer = read_footer(file)
+    rewrite_footer(file, end, footer)
 
 
 def _write_behind(file: BinaryIO, existing: Path, slices: Iterable[Rows]) -> None:
     collected: list[Any] = []
     with existing.open("rb") as old:
         footer = pq.read_metadata(old)
-        end = _end_of_row_groups(old)
+        end, _ = read_footer(old)
         sink = pa.PythonFile(file, "w")
         with _writer(sink, None, metadata_collector=collected) as writer:
             # pyarrow has written the magic that a file begins with. It takes the offsets that
@@ -170,9 +173,7 @@ def _write_behind(file: BinaryIO, existing: Path, slices: Iterable[Rows]) -> Non
         ) from error
     text = io.BytesIO()
     footer.write_metadata_file(text)
-    file.seek(end)
-    file.truncate()
-    file.write(text.getvalue()[4:])
+    rewrite_footer(file, end, read_footer(text)[1])
 
 
 def _write_rows(writer: Any, rows: Rows) -> None:
@@ -187,12 +188,6 @@ def _writer(sink: Any, metadata: Mapping[bytes, bytes] | None, **options: Any) -
         schema = schema.with_metadata(dict(metadata))
     with pq.ParquetWriter(sink, schema, **WRITE_OPTIONS, **options) as writer:
         yield writer
-
-
-def _end_of_row_groups(file: BinaryIO) -> int:
-    size = file.seek(-8, os.SEEK_END)
-    (footer_length,) = struct.unpack("<I", file.read(4))
-    return size - int(footer_length)
 
 
 def _row_group_end(footer: Any, index: int) -> int:
