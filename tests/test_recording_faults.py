@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -225,7 +226,13 @@ def test_a_log_that_was_removed_is_begun_anew(tmp_path):
         writer.append(tick)
     writer.close()
     assert "was removed" in writer.faults[0]
-    assert read(open_recording(path)) == regrouped(ticks[20:])
+    found = read(open_recording(path))
+    first = replace(found[0], observations=())
+    assert [first, *found[1:]] == regrouped(ticks[20:])
+    assert found[0].observations == ticks[0].observations, "it stands alone"
+    assert open_recording(path).host == "node7"
+    recover(path)
+    assert read(open_recording(path)) == found
 
 
 @pytest.mark.parametrize("where", ["missing/run.parquet", "file/run.parquet"])

@@ -10,7 +10,8 @@ import numpy as np
 
 from vramtop.blocks import NULL, IntArray
 from vramtop.recording.rows import EMPTY, Rows, SeriesRows
-from vramtop.recording.wal import CLOSED, PAYLOAD, TICK, WalHeader
+from vramtop.recording.snapshot import Snapshot
+from vramtop.recording.wal import CLOSED, INTRODUCTION, PAYLOAD, TICK, WalHeader
 from vramtop.samples import DEVICE_COLUMNS, Observation, SeriesKey
 
 
@@ -22,10 +23,12 @@ class PartDecoder:
 
     Attributes:
         closed: The mark of an orderly end has been seen.
+        snapshot: What the part says of the time before it.
     """
 
     def __init__(self, header: WalHeader) -> None:
         self.closed = False
+        self.snapshot = Snapshot()
         self._device_row = _row_type(header.info["device_row"])
         self._process_row = _row_type(header.info["process_row"])
         self._devices: list[tuple[int, str, str | None]] = []
@@ -43,11 +46,15 @@ class PartDecoder:
             kind, seq, mono_ns, t_us, devices, processes, text = PAYLOAD.unpack_from(payload)
             middle = head + devices * device_size
             end = middle + processes * process_size
-            if text:
+            if text and kind in (TICK, INTRODUCTION):
                 details = json.loads(bytes(payload[end : end + text]))
                 self._devices += (tuple(slot) for slot in details["d"])
                 self._processes += (tuple(slot) for slot in details["p"])
-                observations += ((seq, parse_observation(item)) for item in details["o"])
+                said = [parse_observation(item) for item in details["o"]]
+                if kind == TICK:
+                    observations += ((seq, seen) for seen in said)
+                else:
+                    self.snapshot.update(said)
             if kind == TICK:
                 times.append((seq, mono_ns, t_us))
                 counts.append((devices, processes))

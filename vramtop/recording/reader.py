@@ -109,6 +109,13 @@ class WalPart:
         self.end, self.damage = scan.end, scan.damage
         self.rows = self.decoder.decode(scan.payloads)
 
+    def rows_after(self, seq: int) -> Rows:
+        """The ticks beyond `seq`; with -1 they begin a recording, so they say all there is."""
+        rows = self.rows.between(seq + 1, None)
+        if seq < 0 and self.decoder is not None:
+            rows = rows.introduced(self.decoder.snapshot)
+        return rows
+
     @property
     def closed(self) -> bool:
         """It holds the mark that the writer closed in order."""
@@ -450,7 +457,7 @@ def _tail(parts: Sequence[WalPart], sealed_last: int) -> list[Rows]:
     tail = []
     last = sealed_last
     for part in parts:
-        rows = part.rows.between(last + 1, None)
+        rows = part.rows_after(last)
         if len(rows):
             last = int(rows.seq[-1])
             tail.append(rows)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from vramtop.blocks import NULL, Block, IntArray
+from vramtop.recording.snapshot import Snapshot
 from vramtop.samples import DEVICE_COLUMNS, Observation, SeriesKey
 
 EMPTY: IntArray = np.zeros(0, np.int64)
@@ -93,6 +94,15 @@ class Rows:
             processes=self.processes.chosen(_within(self.processes.seq, start_seq, stop)),
             observations=[pair for pair in self.observations if start_seq <= pair[0] < stop],
         )
+
+    def introduced(self, snapshot: Snapshot) -> Rows:
+        """With `snapshot` in the first tick, as far as that does not say it itself."""
+        if not len(self):
+            return self
+        first = int(self.seq[0])
+        own = [seen for seq, seen in self.observations if seq == first]
+        added = [(first, seen) for seen in snapshot.missing_from(own)]
+        return replace(self, observations=[*added, *self.observations])
 
     def to_block(self) -> Block:
         """The same rows grouped by series, as the engine takes them."""

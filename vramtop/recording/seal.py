@@ -57,7 +57,7 @@ def _lock_oldest(path: Path, last_part: int | None) -> tuple[Path, int] | None:
 def _seal_part(path: Path, name: Path) -> int:
     part = WalPart(name)
     sealed = open_sealed(path) if path.exists() else None
-    rows = part.rows.between(0 if sealed is None else sealed.last + 1, None)
+    rows = part.rows_after(-1 if sealed is None else sealed.last)
     if sealed is None or len(rows):
         recording_id = part.header.recording_id if part.header is not None else ""
         write_sealed(

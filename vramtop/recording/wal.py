@@ -8,9 +8,9 @@ A part is a header and frames. Everything is little endian:
     frame    u32 length | u32 CRC of (length, payload), seeded with the header's seed | payload
 
 The seed is random per part, so that a run of zeros (what ext4 leaves after a power cut) or a
-frame of an older file on the same blocks is never a valid frame. A payload is a tick, the
-slots known so far (at the start of a part that continues another one after a write error),
-or the mark that the writer closed in order. `docs/recording-format.md` draws all of it.
+frame of an older file on the same blocks is never a valid frame. A payload is a tick, an
+introduction (at the start of every part but the first), or the mark that the writer closed
+in order. `docs/recording-format.md` draws all of it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ FORMAT = 1
 """Version of the WAL and of the sealed file; readers refuse what is newer."""
 
 MAGIC = b"VRAMWAL\n"
-TICK, SLOTS, CLOSED = 1, 2, 3
+TICK, INTRODUCTION, CLOSED = 1, 2, 3
 """Kinds of payload."""
 
 _HEADER = struct.Struct("<8sIII")
@@ -244,10 +244,12 @@ class TickEncoder:
             body = struct.pack(rows, *cells)
         return PAYLOAD.pack(*head) + body + text
 
-    def slots(self, devices: int, processes: int) -> bytes:
-        """A payload that defines the first slots again, for a part that continues this one."""
-        text = _details(self.devices[:devices], self.processes[:processes], ())
-        return PAYLOAD.pack(SLOTS, 0, 0, 0, 0, 0, len(text)) + text
+    def introduction(
+        self, devices: int, processes: int, snapshot: tuple[Observation, ...]
+    ) -> bytes:
+        """A payload to begin a later part with: the first slots so far, and what is known."""
+        text = _details(self.devices[:devices], self.processes[:processes], snapshot)
+        return PAYLOAD.pack(INTRODUCTION, 0, 0, 0, 0, 0, len(text)) + text
 
 
 def closed_payload() -> bytes:

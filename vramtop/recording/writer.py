@@ -30,6 +30,7 @@ from typing import NamedTuple
 import vramtop
 from vramtop.errors import RecordingError
 from vramtop.recording.lock import WriterLock, unwritable
+from vramtop.recording.snapshot import Snapshot
 from vramtop.recording.wal import (
     TICK,
     TickEncoder,
@@ -112,6 +113,7 @@ class RecordingWriter:
 
         # The caller's side.
         self._encoder = TickEncoder()
+        self._snapshot = Snapshot()
         self._encoded_bytes = 0
         self._part_began_ns: int | None = None
         self._last_seq = -1
@@ -184,6 +186,7 @@ class RecordingWriter:
         encoder = self._encoder
         defined = len(encoder.devices), len(encoder.processes)
         payload = encoder.encode(tick)
+        self._snapshot.update(tick.observations)
         self._encoded_bytes += len(payload) + 8
         self._hand_over(encoder, defined, payload)
 
@@ -274,7 +277,7 @@ class RecordingWriter:
             self._writing = None
 
     def _open_part(self, encoder: TickEncoder, defined: tuple[int, int]) -> None:
-        """Open the next part; with slots defined before, it begins by defining them again."""
+        """Open the next part; all but the first begin with what a reader must know."""
         number = self._next_part
         self._next_part += 1
         seed = random.SystemRandom().getrandbits(32)
@@ -286,8 +289,9 @@ class RecordingWriter:
             "vramtop": vramtop.__version__,
         }
         start = encode_header(info, seed=seed)
-        if any(defined):
-            start += frame(encoder.slots(*defined), seed)
+        if number:
+            known = self._snapshot.observations()
+            start += frame(encoder.introduction(*defined, known), seed)
         name = part_path(self.path, number)
         fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
         try:
