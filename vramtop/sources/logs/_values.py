@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 from vramtop.sources.logs._notes import Notes
 from vramtop.units import GIB, KIB, MIB, TIB
@@ -44,6 +45,7 @@ def absent(text: str) -> bool:
     return text.startswith("[") or text.lower() in _ABSENT
 
 
+@lru_cache(maxsize=4096)  # the cells of a log repeat
 def number(text: str) -> tuple[float, str] | None:
     """A number and its unit in lower case, None where there is no answer.
 

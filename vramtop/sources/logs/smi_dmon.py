@@ -90,8 +90,8 @@ def _rows(log: Log) -> Iterator[Row]:
             # The header comes again every screenful: it does not begin a poll.
             found = scroll_header(line)
             if found is not None and found != header:
+                _check(found, log, first=header is None)
                 header = found
-                _check(header, log)
             continue
         if not text:
             continue
@@ -104,12 +104,15 @@ def _rows(log: Log) -> Iterator[Row]:
             log.notes.skip("no row of this log", line)
 
 
-def _check(header: list[str], log: Log) -> None:
+def _check(header: list[str], log: Log, *, first: bool) -> None:
     for name in header:
         if name not in _READINGS and name not in ("gpu", *_TIMES):
             log.notes.keep_not(name)
-    if not set(header) & set(_READINGS):
-        raise LogFormatError(f"{log.name} has no column that can be kept")
+    if first and not set(header) & set(_READINGS):
+        raise LogFormatError(
+            f"{log.name} has no column that can be kept (it has {', '.join(header)})",
+            hint="nvidia-smi dmon -s pucm logs memory, utilisation, power and clocks",
+        )
     if "fb" not in header:
         log.notes.fact(
             f"{log.name} has no column fb: no memory is known from it (dmon -s m logs it)"

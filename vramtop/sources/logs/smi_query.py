@@ -186,7 +186,7 @@ class _RowReader:
                 self._log.notes.skip("no row of this log", line)
             return None
         try:
-            return self._parsed(cells, batch)
+            return self._parsed(cells, batch, brackets="[" in line)
         except ValueError:
             self._log.notes.skip("no row of this log", line)
             return None
@@ -199,7 +199,7 @@ class _RowReader:
         joined = ",".join(cells[index : index + extra + 1])
         return [*cells[:index], joined, *cells[index + extra + 1 :]]
 
-    def _parsed(self, cells: list[str], batch: int) -> Row:
+    def _parsed(self, cells: list[str], batch: int, *, brackets: bool) -> Row:
         identity = self._identity
         t_us = None
         if "timestamp" in identity:
@@ -207,7 +207,9 @@ class _RowReader:
             if stamp is None:
                 raise ValueError(cells)
             t_us = self._log.clock.utc_us(stamp)
-        lost = next((cell.strip() for cell in cells if _LOST.search(cell)), None)
+        lost = None
+        if brackets:
+            lost = next((cell.strip() for cell in cells if _LOST.search(cell)), None)
         readings = {field: convert(cells[index]) for index, field, convert in self._readings}
         if "driver" in identity and self._log.driver is None:
             self._log.driver = _known(cells[identity["driver"]])
