@@ -125,6 +125,18 @@ def test_a_header_in_front_of_every_poll(tmp_path):
     assert [tick.mono_ns for tick in run.ticks] == [0, 10**10, 2 * 10**10, 3 * 10**10]
 
 
+def test_a_loop_that_prints_the_date_before_every_poll(tmp_path):
+    loop = "".join(
+        f"Sun Jan 25 17:24:{second} UTC 2026\nindex, memory.used [MiB]\n0, {second} MiB\n1, 7 MiB\n"
+        for second in (38, 43, 48)
+    )
+    run = read_text(tmp_path, loop)
+    assert run.used_mib(0) == [38, 43, 48]
+    assert run.used_mib(1) == [7, 7, 7]
+    assert [tick.mono_ns for tick in run.ticks] == [0, 5 * 10**9, 10**10]
+    assert run.said == ""
+
+
 def test_a_gpu_that_is_lost_and_back_is_said(tmp_path):
     text = """timestamp, index, memory.used [MiB]
 2026/04/30 22:19:43.100, 0, 5 MiB

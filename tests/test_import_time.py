@@ -77,6 +77,13 @@ def test_the_zone_given_by_the_user_moves_the_wall_clock(tmp_path):
     assert (run.observed("host")[0].data or {})["zone"] == "Asia/Tokyo"
 
 
+def test_a_zone_given_as_an_offset_is_kept_as_one(tmp_path):
+    run = read_text(tmp_path, log("2026/01/25 17:24:38.000"), zone="-03:30")
+    assert run.ticks[0].t_us == (1769361878 + 12600) * US_PER_S
+    host = run.observed("host")[0].data or {}
+    assert (host["zone"], host["utc_offset_s"]) == (None, -12600)
+
+
 @pytest.mark.parametrize("zone", ["Mars/Phobos", "../../etc/passwd", "", "+99:00", "Europe"])
 def test_a_zone_that_does_not_exist_is_wrong_usage(tmp_path, zone):
     with pytest.raises(UsageError) as caught:

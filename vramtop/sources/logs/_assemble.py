@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
+from zoneinfo import ZoneInfo
 
 from vramtop import __version__
 from vramtop.errors import LogFormatError
@@ -27,6 +28,7 @@ from vramtop.sources.logs._devices import Device, Devices
 from vramtop.sources.logs._notes import Notes
 from vramtop.sources.logs._polls import DeviceSample, Log, LogOptions, Poll, ProcessSample
 from vramtop.sources.logs._timeline import TimedPoll, in_order, side_by_side
+from vramtop.sources.logs._times import parse_zone
 from vramtop.units import format_bytes, format_duration
 
 _HEAD_POLLS = 64
@@ -134,15 +136,16 @@ class Assembler:
                 hint="a recording is of one host; import them one by one",
             )
         host = self._options.host or next(iter(hosts), None)
-        zone = self._options.zone or "UTC"
+        zone = parse_zone(self._options.zone or "UTC")
+        offset = zone.utcoffset(None)
         return [
             Observation(
                 what=HOST,
                 name=host,
                 data={
                     "boot_id": None,
-                    "zone": zone,
-                    "utc_offset_s": None,
+                    "zone": zone.key if isinstance(zone, ZoneInfo) else None,
+                    "utc_offset_s": None if offset is None else round(offset.total_seconds()),
                     "driver": next(iter(drivers), None),
                     "nvml": None,
                     "vramtop": __version__,

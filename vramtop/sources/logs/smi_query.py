@@ -100,8 +100,15 @@ def _rows(log: Log) -> Iterator[Row]:
         reader = _RowReader(_headerless(first, log), log)
         yield from (row for line in first if (row := reader.row(line, batch)) is not None)
     header: list[tuple[str, str]] | None = None
+    called_us: int | None = None
     for line in lines:
         columns = header_columns(line)
+        stamp = None if "," in line else parse_stamp(line)
+        if stamp is not None and (reader is None or not reader.has_times):
+            # What `date` printed in front of a call whose query has no timestamp.
+            called_us = log.clock.utc_us(stamp)
+            batch += 1
+            continue
         if columns is not None and not log.columns:
             batch += 1
             if columns != header:
@@ -116,6 +123,8 @@ def _rows(log: Log) -> Iterator[Row]:
             continue
         row = reader.row(line, batch)
         if row is not None:
+            if row.t_us is None:
+                row.t_us = called_us
             yield row
 
 
@@ -157,6 +166,7 @@ class _RowReader:
         self._identity: dict[str, int] = {}
         self._readings: list[tuple[int, str, Callable[[str], int | None]]] = []
         self.looked = 0
+        self.has_times = any(name == "timestamp" for name, _ in columns)
         taken: set[str] = set()
         for index, (name, unit) in enumerate(columns):
             if name in _IDENTITY and _IDENTITY[name] not in self._identity:
