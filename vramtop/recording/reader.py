@@ -397,7 +397,7 @@ def open_sealed(path: Path) -> Sealed:
 
 def _metadata(footer: Any, path: Path) -> dict[str, Any]:
     """What the file says about itself; refuses what is no recording or too new."""
-    text = (footer.metadata or {}).get(METADATA_KEY)
+    text = (footer.metadata or {}).get(METADATA_KEY.encode("ascii"))
     columns = set(footer.schema.names)
     if text is None and not columns.issuperset(SCHEMA.names):
         raise CorruptError(

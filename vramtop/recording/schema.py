@@ -33,7 +33,7 @@ KINDS = (DEVICE, PROCESS, OBSERVATION)
 EMPTY_TICK = "tick"
 """`what` of the row that stands for a tick at which nothing was observed."""
 
-METADATA_KEY = b"vramtop"
+METADATA_KEY = "vramtop"
 
 _TIME = pa.timestamp("us", "UTC")
 SCHEMA = pa.schema(

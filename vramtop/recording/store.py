@@ -139,8 +139,9 @@ def sync_directory(directory: Path) -> None:
 
 
 def _write_new(file: BinaryIO, slices: Iterable[Rows], metadata: Mapping[str, object]) -> None:
-    text = json.dumps(metadata).encode("ascii")
-    with _writer(file, {METADATA_KEY: text}) as writer:
+    text = json.dumps(metadata)
+    with pq.ParquetWriter(file, WRITE_SCHEMA, **WRITE_OPTIONS) as writer:
+        writer.add_key_value_metadata({METADATA_KEY: text})
         for rows in slices:
             _write_rows(writer, rows)
     file.flush()
@@ -154,7 +155,9 @@ def _write_behind(file: BinaryIO, existing: Path, slices: Iterable[Rows]) -> Non
         footer = pq.read_metadata(old)
         end, _ = read_footer(old)
         sink = pa.PythonFile(file, "w")
-        with _writer(sink, None, metadata_collector=collected) as writer:
+        with pq.ParquetWriter(
+            sink, WRITE_SCHEMA, metadata_collector=collected, **WRITE_OPTIONS
+        ) as writer:
             # pyarrow has written the magic that a file begins with. It takes the offsets that
             # it will note from its sink, so the old row groups go through the same sink.
             old.seek(sink.tell())
@@ -179,15 +182,6 @@ def _write_behind(file: BinaryIO, existing: Path, slices: Iterable[Rows]) -> Non
 def _write_rows(writer: Any, rows: Rows) -> None:
     for table in to_tables(rows):
         writer.write_table(table, row_group_size=max(1, table.num_rows))
-
-
-@contextlib.contextmanager
-def _writer(sink: Any, metadata: Mapping[bytes, bytes] | None, **options: Any) -> Iterator[Any]:
-    schema = WRITE_SCHEMA
-    if metadata is not None:
-        schema = schema.with_metadata(dict(metadata))
-    with pq.ParquetWriter(sink, schema, **WRITE_OPTIONS, **options) as writer:
-        yield writer
 
 
 def _row_group_end(footer: Any, index: int) -> int:
