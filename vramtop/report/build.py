@@ -168,6 +168,8 @@ class _Pass:
 
     def seq_before(self, elapsed_ns: int) -> int:
         """A tick at or shortly before this time."""
+        if not self.index:
+            return 0
         times = np.concatenate([part for part, _ in self.index])
         seqs = np.concatenate([part for _, part in self.index])
         return int(seqs[max(int(np.searchsorted(times, elapsed_ns, side="right")) - 1, 0)])

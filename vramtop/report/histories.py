@@ -86,7 +86,7 @@ class Facts:
             self.boards[seen.uuid] = seen.name
         elif seen.what == PROCESS and seen.uuid is not None and seen.pid is not None:
             self.processes[SeriesKey(seen.uuid, seen.pid, seen.start_time, seen.life)] = seen
-        elif seen.what == EXIT and seen.pid is not None:
+        elif seen.what in (EXIT, GONE) and seen.pid is not None:
             code = (seen.data or {}).get("exit_code")
             if isinstance(code, int):
                 self.exit_codes[seen.pid] = code
@@ -115,6 +115,7 @@ class Histories:
             elapsed_ns: Time of each tick since the recording's first, shape (ticks,).
             events: What the engine concluded from this block; gaps are used.
         """
+        self._meet(block)
         breaks = self._breaks(block, elapsed_ns, events)
         sums: dict[str, IntArray] = {}
         hidden: dict[str, IntArray] = {}
@@ -140,21 +141,28 @@ class Histories:
         for index, key in enumerate(block.keys[: block.n_devices]):
             self._add_unattributed(block, index, elapsed_ns, sums[key.uuid], hidden[key.uuid])
 
+    def _meet(self, block: Block) -> None:
+        """Make room for new series; first of all, because what is born may end in its block."""
+        for index, key in enumerate(block.keys):
+            if key.pid is not None:
+                if key not in self._processes:
+                    self._processes[key] = _Track(Decimator(buckets=self.buckets))
+            elif key.uuid not in self._devices:
+                parent = block.parents[index]
+                self._devices[key.uuid] = _Device(
+                    used=_Track(Decimator(buckets=self.buckets)),
+                    reserved=Decimator(buckets=self.buckets),
+                    unattributed=Decimator(buckets=self.buckets),
+                    gpu=block.gpus[index],
+                    parent_uuid=parent,
+                )
+                if parent is not None:
+                    self._parents.add(parent)
+
     def _add_device(
         self, block: Block, index: int, elapsed_ns: IntArray, breaks: list[int]
     ) -> None:
-        uuid = block.keys[index].uuid
-        device = self._devices.get(uuid)
-        if device is None:
-            device = self._devices[uuid] = _Device(
-                used=_Track(Decimator(buckets=self.buckets)),
-                reserved=Decimator(buckets=self.buckets),
-                unattributed=Decimator(buckets=self.buckets),
-                gpu=block.gpus[index],
-                parent_uuid=block.parents[index],
-            )
-        if device.parent_uuid is not None:
-            self._parents.add(device.parent_uuid)
+        device = self._devices[block.keys[index].uuid]
         rows = block.series_rows(index)
         times = elapsed_ns[block.tick[rows]]
         device.used.add(times, block.used[rows], breaks)
@@ -187,10 +195,6 @@ class Histories:
     ) -> dict[SeriesKey, list[int]]:
         """Times at which series have no reading any more; also notes the facts in the block."""
         breaks: dict[SeriesKey, list[int]] = {}
-        for key in block.keys[block.n_devices :]:
-            # A process born in this block may end in it too, so its track must exist by now.
-            if key not in self._processes:
-                self._processes[key] = _Track(Decimator(buckets=self.buckets))
         for tick, seen in block.observations:
             at_ns = int(elapsed_ns[tick])
             self.facts.note(seen)

@@ -216,7 +216,7 @@ def _picture(report: Report, theme: Theme) -> str:
     svg = render([report], "svg", theme=theme, columns=_SVG_COLUMNS, header=False)
     kind, data = "svg+xml", svg
     if len(svg) > 200_000:
-        png = render([report], "png", theme=theme, header=False)
+        png = render([report], "png", theme=theme, header=False, palette=True)
         if len(png) < len(svg):
             kind, data = "png", png
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"

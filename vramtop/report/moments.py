@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vramtop.blocks import NULL
+from vramtop.enrich.oom_patterns import classify
 from vramtop.events import Oom, OomRiskChanged
 from vramtop.report.model import (
     DeviceHistory,
@@ -25,6 +26,7 @@ from vramtop.units import NS_PER_S, format_duration
 OOM = "oom"
 PEAK = "peak"
 END = "end"
+_IN_MESSAGES = ("requested_bytes", "free_bytes", "allocated_bytes", "unused_bytes")
 _MESSAGE_NEAR_NS = 5 * NS_PER_S
 _SETTLED_NS = 10 * NS_PER_S
 
@@ -224,14 +226,20 @@ def _message_data(
 ) -> dict[str, int]:
     """Whole numbers from the messages that belong to the event."""
     numbers: dict[str, int] = {}
+    # What the recorder took from a message stands above what can be read from it now.
+    for text in event.evidence:
+        found = classify(text)
+        if found is not None:
+            read = {name: getattr(found[1], name) for name in _IN_MESSAGES}
+            numbers |= {name: value for name, value in read.items() if value is not None}
     for at_ns, message in messages:
         if abs(at_ns - oom_ns) > _MESSAGE_NEAR_NS:
             continue
         if event.pid is not None and message.pid is not None and message.pid != event.pid:
             continue
         for name, value in (message.data or {}).items():
-            if isinstance(value, int) and not isinstance(value, bool):
-                numbers.setdefault(name, value)
+            if name in _IN_MESSAGES and isinstance(value, int) and not isinstance(value, bool):
+                numbers[name] = value
     return numbers
 
 

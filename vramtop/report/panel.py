@@ -25,6 +25,7 @@ from vramtop.units import GIB, MIB, NS_PER_S, format_bytes, format_duration, for
 WIDTH_IN = 12.0
 # Lines only: a hatch of dots is a megabyte of SVG.
 _UNATTRIBUTED_HATCH = "\\\\\\\\"
+_DENSE = 1500
 _MOST_GAPS_DRAWN = 200
 _MOST_MARKS_NAMED = 5
 _MOST_TRIANGLES = 60
@@ -141,8 +142,9 @@ def _draw_stack(axes: Axes, stack: Stack, unit: int, theme: Theme) -> None:
         if hatched:
             band.set_hatch(_UNATTRIBUTED_HATCH)
             band.set_edgecolor(theme.unattributed)
-        elif below is not None:
-            # A thin seam tells neighbours apart where colour cannot.
+        elif below is not None and len(top) <= _DENSE:
+            # A thin seam tells neighbours apart where colour cannot; where curves are dense
+            # the seams would hide them.
             axes.plot(
                 stack.elapsed_s, below, color=theme.paper, linewidth=0.5, drawstyle="steps-post",
                 zorder=2.5,
@@ -155,8 +157,9 @@ def _draw_levels(axes: Axes, panel: Panel, unit: int, theme: Theme) -> None:
     times, used = line(device.used, panel.start_ns, panel.stop_ns)
     if len(times):
         axes.plot(
-            times, used / unit, color=theme.used, linewidth=1.0, drawstyle="steps-post", zorder=4
-        )
+            times, used / unit, color=theme.used, drawstyle="steps-post", zorder=4,
+            linewidth=1.0 if len(times) <= _DENSE else 0.4,
+        )  # fmt: skip
     if device.total_bytes is None:
         return
     limit = (device.limit_bytes or device.total_bytes) / unit

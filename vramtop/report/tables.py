@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vramtop.events import Event
-from vramtop.report.findings import gpu_label
 from vramtop.report.model import Moment, Report, TimedEvent
+from vramtop.report.places import gpu_label
 from vramtop.report.text import clean
 from vramtop.units import NS_PER_S, format_bytes, format_duration, format_pct, format_rate
 
