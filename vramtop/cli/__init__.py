@@ -30,6 +30,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("vramtop.cli.simulate", "Make a simulated recording."),
 }
 
+_NOT_FOR_RECORDING = ("matplotlib", "numpy", "polars", "pyarrow")
+
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
@@ -87,6 +89,16 @@ def main(args: list[str] | None = None) -> Any:
         where = error.ctx.command_path if error.ctx is not None else "vramtop"
         click.echo(f"hint: {where} --help", err=True)
         sys.exit(2)
+    except ModuleNotFoundError as error:
+        # A recorder may be installed alone; what is missing then is one of the heavy packages.
+        package = (error.name or "").partition(".")[0]
+        if package not in _NOT_FOR_RECORDING:
+            raise
+        missing = VramtopError(
+            f"this command needs {package}, and only the recorder is installed here",
+            hint="pip install vramtop, here or where you read the recording",
+        )
+        sys.exit(fail(missing))
     except click.exceptions.Exit as request:
         sys.exit(request.exit_code)
     except (click.Abort, KeyboardInterrupt):
