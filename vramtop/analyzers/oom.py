@@ -106,6 +106,8 @@ class OomAnalyzer(SweepAnalyzer):
             process.peak = max(process.peak, change.used)
             return
         device.total = change.total
+        if change.total == NULL and change.free != NULL:
+            device.total = change.used + change.free  # some logs have these two columns alone
         free = change.free
         if free == NULL and change.total != NULL:
             free = max(0, change.total - max(change.reserved, 0) - change.used)
