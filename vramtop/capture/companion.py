@@ -87,9 +87,9 @@ class Companion:
         return self._link is None or self._gone.wait(timeout_s)
 
     def stop(self) -> None:
-        """Tell it that it is over; it ends by itself."""
-        if self._link is not None:
-            self._link.close()
+        """End it. One that hangs would keep our stderr open, and with it whoever reads that."""
+        if self.pid is not None and not self._gone.is_set():
+            os.kill(self.pid, signal.SIGKILL)
 
     def _listen(self) -> None:
         link = self._link

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 _JOB_VARIABLES = ("SLURM_JOB_ID", "PBS_JOBID", "LSB_JOBID", "FLUX_JOB_ID", "JOB_ID")
-_OUTSIDE_NAMES = re.compile(r"[^A-Za-z0-9._]+")
+_OUTSIDE_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
 
 def default_path(environ: Mapping[str, str], *, now_s: float | None = None) -> Path:

@@ -66,6 +66,12 @@ class SelfMeasurement:
             return None
         return self._report(tick.mono_ns)
 
+    def last(self) -> Observation | None:
+        """The report on what came since the last one, for the end of the recording."""
+        if not self._ticks or self._previous_ns is None:
+            return None
+        return self._report(self._previous_ns)
+
     def _report(self, now_ns: int) -> Observation:
         cpu_s = time.process_time()
         since_ns = now_ns if self._since_ns is None else self._since_ns

@@ -179,9 +179,8 @@ class Session:
         if not self._simulated:
             mono_ns = max(mono_ns, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
             t_us = time.time_ns() // 1000
-        return Tick(
-            seq=last.seq + 1,
-            mono_ns=mono_ns,
-            t_us=t_us,
-            observations=(*self._take_pending(), Observation(what=END, text=reason)),
-        )
+        observations = [*self._take_pending(), Observation(what=END, text=reason)]
+        report = self._measurement.last()
+        if report is not None:
+            observations.insert(-1, report)
+        return Tick(seq=last.seq + 1, mono_ns=mono_ns, t_us=t_us, observations=tuple(observations))

@@ -130,11 +130,10 @@ class StderrRelay:
             self._take(b"")
             self._link.close()
             self._link = None
-            nobody_reads = False
             if self.pid is not None:
                 _, status = os.waitpid(self.pid, 0)
-                nobody_reads = os.waitstatus_to_exitcode(status) == relay.NOBODY_READS
-            if finished or nobody_reads:
+                finished |= os.waitstatus_to_exitcode(status) in {0, relay.NOBODY_READS}
+            if finished:
                 break
             if not self._spawn():
                 self._relay_ourselves()
@@ -153,6 +152,10 @@ class StderrRelay:
                 waiting.poll()
             try:
                 message = link.recv(_MESSAGE_BYTES)
+            except ConnectionResetError:
+                # It ended without having read our last word to it. The kernel says so once,
+                # before what is still in the queue.
+                continue
             except OSError:
                 return finished
             if not message:

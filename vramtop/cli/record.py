@@ -192,9 +192,8 @@ def _warn(error: VramtopError) -> None:
 
 
 def _finish(companion: Companion | None) -> None:
-    if companion is not None:
-        if not companion.wait(_COMPANION_S):
-            _say("the process for --watch does not end; left alone")
+    if companion is not None and not companion.wait(_COMPANION_S):
+        _say("the process for --watch did not end in time and was killed")
         companion.stop()
 
 

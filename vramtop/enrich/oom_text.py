@@ -149,30 +149,33 @@ class OomScanner:
                 self._held_until = self.line + _HOLD_LINES
                 return
             self._release()
-        incomplete = family.name == "torch" and message.total_bytes is None
         self._held = (family, message)
         self._held_line = self.line
         self._held_until = self.line + _HOLD_LINES
-        if family.closes and not incomplete:
+        if family.closes and not _may_go_on(family, message):
             self._release()
 
     def _complete(self, held: tuple[Family, OomMessage], continued: str) -> bool:
         """Whether this line completes the held message, torn in its middle."""
         family, message = held
-        if family.framework != "pytorch" or len(message.text) > MAX_LINE_BYTES:
+        if not _may_go_on(family, message) or len(message.text) > MAX_LINE_BYTES:
             return False
-        for glue in (" ", ""):
-            found = classify(message.text + glue + continued)
-            if (
-                found is not None
-                and found[2] > len(message.text)
-                and _known(found[1]) > _known(message)
-            ):
-                self._held = (found[0], found[1])
-                if found[1].total_bytes is not None:
-                    self._release()
-                return True
-        return False
+        # Glued without a space first: a number torn in two must not lose its first half.
+        glued = (classify(message.text + glue + continued) for glue in ("", " "))
+        better = [
+            found
+            for found in glued
+            if found is not None
+            and found[2] > len(message.text)
+            and _known(found[1]) > _known(message)
+        ]
+        if not better:
+            return False
+        best = max(better, key=lambda found: _known(found[1]))
+        self._held = (best[0], best[1])
+        if not _may_go_on(best[0], best[1]):
+            self._release()
+        return True
 
     def _release(self) -> None:
         if self._held is None:
@@ -199,6 +202,13 @@ def _may_matter(data: bytes) -> bool:
         return True
     flat = lower.replace(b"\n", b"").replace(b"\r", b"")
     return len(flat) != len(lower) and any(trigger in flat for trigger in _TRIGGERS)
+
+
+def _may_go_on(family: Family, message: OomMessage) -> bool:
+    """Whether the rest of the message may stand in the next line."""
+    if family.name in {"torch", "torch.raised"}:
+        return message.total_bytes is None or message.free_bytes is None
+    return family.name == "tensorflow" and message.ordinal is None
 
 
 def _known(message: OomMessage) -> int:
