@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vramtop.recording.lock import is_locked
-from vramtop.recording.reader import WalPart, open_recording
+from vramtop.recording.part import WalPart
+from vramtop.recording.reader import open_recording
 from vramtop.recording.wal import list_parts, part_number, scan_frames
 
 if TYPE_CHECKING:

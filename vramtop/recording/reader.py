@@ -8,9 +8,8 @@ at the log; then the look is repeated.
 from __future__ import annotations
 
 import itertools
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import timedelta, timezone, tzinfo
 from functools import cached_property
 from pathlib import Path
@@ -20,37 +19,36 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from vramtop.blocks import Block, IntArray
-from vramtop.errors import CorruptError, RecordingError, SchemaError
-from vramtop.recording.decode import PartDecoder
-from vramtop.recording.footer import CUT_HINT, check_footer
+from vramtop.errors import CorruptError, RecordingError
 from vramtop.recording.lock import is_locked
+from vramtop.recording.part import WalPart
 from vramtop.recording.rows import Rows, tick_axis
 from vramtop.recording.schema import (
     DEVICE,
     DEVICE_READ,
     KINDS,
-    METADATA_KEY,
     OBSERVATION,
     OBSERVATION_READ,
     PROCESS,
     PROCESS_READ,
-    READ_DICTIONARY,
     SCHEMA,
+    TIME_READ,
     from_tables,
     observations_of,
+    times_of,
+)
+from vramtop.recording.sealed import (
+    Batch,
+    Sealed,
+    first_line,
+    kinds_of,
+    open_sealed,
+    unreadable,
 )
 from vramtop.recording.wal import (
-    FORMAT,
-    WalHeader,
-    decode_header,
-    header_size,
-    is_cut_off,
     list_parts,
-    part_number,
-    scan_frames,
 )
 from vramtop.samples import HOST, SIMULATED, Observation
 
@@ -59,67 +57,15 @@ _TRIES = 20
 _COLUMNS = {DEVICE: DEVICE_READ, PROCESS: PROCESS_READ, OBSERVATION: OBSERVATION_READ}
 
 
+Axes = tuple[IntArray, IntArray, IntArray]
+
+
 class TickTime(NamedTuple):
     """When a tick was."""
 
     seq: int
     t_us: int
     mono_ns: int
-
-
-class Batch(NamedTuple):
-    """Row groups that hold the same ticks."""
-
-    groups: tuple[int, ...]
-    first: int
-    last: int
-
-
-class WalPart:
-    """A part of the write-ahead log as it was when it was opened.
-
-    Attributes:
-        path, number: Which part.
-        header: None if it was cut off or damaged inside.
-        decoder: For what may follow; None without a header.
-        size: Bytes in the file.
-        end: Where trust in it ends: just past the last good frame.
-        damage: See `wal.Scan`.
-        rows: Its ticks.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.number = part_number(path)
-        self.header: WalHeader | None = None
-        self.decoder: PartDecoder | None = None
-        self.damage: str | None = None
-        data = path.read_bytes()
-        self.size = len(data)
-        self.end = 0
-        try:
-            self.header = decode_header(data, name=path.name)
-        except CorruptError:
-            # A part cut off in its header holds no tick; any other says what it lost.
-            self.damage = "torn" if is_cut_off(data, header_size(data)) else "corrupt"
-            self.rows = Rows.none()
-            return
-        self.decoder = PartDecoder(self.header)
-        scan = scan_frames(data, self.header.size, self.header.seed)
-        self.end, self.damage = scan.end, scan.damage
-        self.rows = self.decoder.decode(scan.payloads)
-
-    def rows_after(self, seq: int) -> Rows:
-        """The ticks beyond `seq`; with -1 they begin a recording, so they say all there is."""
-        rows = self.rows.between(seq + 1, None)
-        if seq < 0 and self.decoder is not None:
-            rows = rows.introduced(self.decoder.snapshot)
-        return rows
-
-    @property
-    def closed(self) -> bool:
-        """It holds the mark that the writer closed in order."""
-        return self.decoder is not None and self.decoder.closed
 
 
 class Recording:
@@ -171,7 +117,7 @@ class Recording:
     def _tables(self, batch: Batch, kinds: Sequence[str]) -> dict[str, pa.Table]:
         pieces: dict[str, list[pa.Table]] = {kind: [] for kind in KINDS}
         for group in batch.groups:
-            held = _kinds_of(self._file, group)
+            held = kinds_of(self._file, group)
             wanted = [kind for kind in kinds if kind in held]
             if not wanted:
                 continue
@@ -192,7 +138,7 @@ class Recording:
             return self._file.read_row_group(group, columns=columns, use_threads=False)
         except (OSError, pa.ArrowException) as error:
             raise CorruptError(
-                f"{self.path.name}: row group {group} is damaged: {_first_line(error)}",
+                f"{self.path.name}: row group {group} is damaged: {first_line(error)}",
                 hint="a copy of the file, if there is one, may be whole",
             ) from error
 
@@ -215,33 +161,26 @@ class Recording:
     @cached_property
     def first(self) -> TickTime | None:
         """The first tick; None if there is none."""
-        for rows in self._rows(0, None):
-            return _time(rows, 0)
-        return None
+        if self._batches:
+            return _time(self._times_of(self._batches[0]), 0)
+        return _time(_axes(self.tail[0]), 0) if self.tail else None
 
     @cached_property
     def last(self) -> TickTime | None:
         """The last tick; None if there is none."""
         if self.tail:
-            return _time(self.tail[-1], -1)
-        for rows in self._rows(self.sealed_last, None):
-            return _time(rows, -1)
-        return None
+            return _time(_axes(self.tail[-1]), -1)
+        return _time(self._times_of(self._batches[-1]), -1) if self._batches else None
 
     def times(self) -> tuple[IntArray, IntArray, IntArray]:
         """`seq`, `t_us` and `mono_ns` of every tick, each of shape (ticks,)."""
-        found = [(rows.seq, rows.t_us, rows.mono_ns) for rows in self._time_rows()]
-        if not found:
-            empty = np.zeros(0, np.int64)
-            return empty, empty, empty
+        found = [self._times_of(batch) for batch in self._batches]
+        found += [_axes(rows) for rows in (*self.tail, Rows.none())]
         seq, t_us, mono_ns = (np.concatenate(column) for column in zip(*found, strict=True))
         return seq, t_us, mono_ns
 
-    def _time_rows(self) -> Iterator[Rows]:
-        for batch in self._batches:
-            tables = self._tables(batch, KINDS)
-            yield from_tables(tables[DEVICE], tables[PROCESS], tables[OBSERVATION])
-        yield from self.tail
+    def _times_of(self, batch: Batch) -> Axes:
+        return times_of([self._read(group, list(TIME_READ)) for group in batch.groups])
 
     @cached_property
     def _introduction(self) -> dict[str, Observation]:
@@ -301,7 +240,7 @@ def open_recording(path: str | os.PathLike[str]) -> Recording:
         except FileNotFoundError:
             continue
         except OSError as error:
-            raise _unreadable(target, error) from error
+            raise unreadable(target, error) from error
         after = _stat(target)
         if _same(before, after):
             break
@@ -321,13 +260,7 @@ def _stat(path: Path) -> os.stat_result | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: OSError) -> RecordingError:
-    return RecordingError(
-        f"cannot read {path}: {error.strerror}", hint=f"look at it with: ls -l {path}*"
-    )
+        raise unreadable(path, error) from error
 
 
 def _same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
@@ -336,120 +269,6 @@ def _same(one: os.stat_result | None, other: os.stat_result | None) -> bool:
     return (one.st_ino, one.st_size, one.st_mtime_ns) == (
         other.st_ino, other.st_size, other.st_mtime_ns
     )  # fmt: skip
-
-
-class Sealed(NamedTuple):
-    """The sealed file of a recording.
-
-    Attributes:
-        file: A `pyarrow.parquet.ParquetFile`.
-        metadata: What it says about itself.
-        batches: Its row groups, by the ticks they hold.
-        last: The greatest `seq`, -1 if there is none.
-    """
-
-    file: Any
-    metadata: Mapping[str, Any]
-    batches: Sequence[Batch]
-    last: int
-
-
-def open_sealed(path: Path) -> Sealed:
-    """Open the sealed file alone.
-
-    Raises:
-        RecordingError: it cannot be read; or as a subclass, why it makes no sense.
-    """
-    if path.is_dir():
-        raise RecordingError(f"{path} is a directory", hint="name a recording in it")
-    try:
-        with path.open("rb") as file:
-            start = file.read(4)
-            if start == b"PAR1":
-                check_footer(file, str(path))
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    if not start:
-        raise CorruptError(f"{path} is empty (0 bytes)", hint="it holds no recording")
-    if start != b"PAR1":
-        raise CorruptError(
-            f"{path} is no recording: it does not begin like a Parquet file",
-            hint="logs of other tools become recordings with vramtop import",
-        )
-    try:
-        source = pa.OSFile(str(path), "rb")
-        footer = pq.read_metadata(source)
-        metadata = _metadata(footer, path)
-        file = pq.ParquetFile(
-            source,
-            metadata=footer,
-            read_dictionary=READ_DICTIONARY,
-            page_checksum_verification=True,
-        )
-    except (OSError, pa.ArrowException) as error:
-        raise CorruptError(
-            f"{path} is damaged: {_first_line(error)}",
-            hint=CUT_HINT,
-        ) from error
-    batches = _batches(file)
-    return Sealed(file, metadata, batches, batches[-1].last if batches else -1)
-
-
-def _metadata(footer: Any, path: Path) -> dict[str, Any]:
-    """What the file says about itself; refuses what is no recording or too new."""
-    text = (footer.metadata or {}).get(METADATA_KEY.encode("ascii"))
-    columns = set(footer.schema.names)
-    if text is None and not columns.issuperset(SCHEMA.names):
-        raise CorruptError(
-            f"{path} is a Parquet file, but no recording of vramtop",
-            hint="recordings are made with vramtop record, import or simulate",
-        )
-    try:
-        metadata = json.loads(text) if text is not None else {"format": FORMAT}
-        version = int(metadata["format"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptError(f"{path}: what it says about its format is damaged") from error
-    if version > FORMAT:
-        raise SchemaError(
-            f"{path} uses format {version}; this vramtop reads up to {FORMAT}",
-            hint="upgrade vramtop",
-        )
-    missing = sorted(set(SCHEMA.names) - columns)
-    if missing:
-        raise CorruptError(f"{path} lacks the columns {', '.join(missing)}")
-    return dict(metadata)
-
-
-def _kinds_of(file: Any, group: int) -> tuple[str, ...]:
-    column = file.metadata.row_group(group).column(file.schema_arrow.names.index("kind"))
-    statistics = column.statistics
-    if statistics is not None and statistics.has_min_max and statistics.min == statistics.max:
-        return (str(statistics.min),)
-    return KINDS
-
-
-def _batches(file: Any) -> list[Batch]:
-    """Row groups whose ranges of `seq` overlap belong together."""
-    seq_column = file.schema_arrow.names.index("seq")
-    ranges = []
-    for group in range(file.num_row_groups):
-        if not file.metadata.row_group(group).num_rows:
-            continue
-        statistics = file.metadata.row_group(group).column(seq_column).statistics
-        if statistics is not None and statistics.has_min_max:
-            low, high = int(statistics.min), int(statistics.max)
-        else:
-            seq = file.read_row_group(group, columns=["seq"]).column(0).to_numpy()
-            low, high = int(seq.min()), int(seq.max())
-        ranges.append((low, high, group))
-    batches: list[Batch] = []
-    for low, high, group in sorted(ranges):
-        if batches and low <= batches[-1].last:
-            last = batches.pop()
-            batches.append(Batch((*last.groups, group), last.first, max(last.last, high)))
-        else:
-            batches.append(Batch((group,), low, high))
-    return batches
 
 
 def _tail(parts: Sequence[WalPart], sealed_last: int) -> list[Rows]:
@@ -475,12 +294,13 @@ def _split(block: Block) -> Iterator[Block]:
             yield block.part(start, stop)
 
 
-def _time(rows: Rows, index: int) -> TickTime:
-    return TickTime(int(rows.seq[index]), int(rows.t_us[index]), int(rows.mono_ns[index]))
+def _axes(rows: Rows) -> Axes:
+    return rows.seq, rows.t_us, rows.mono_ns
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
+def _time(axes: Axes, index: int) -> TickTime:
+    seq, t_us, mono_ns = axes
+    return TickTime(int(seq[index]), int(t_us[index]), int(mono_ns[index]))
 
 
 _EMPTY = SCHEMA.empty_table()

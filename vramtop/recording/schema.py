@@ -82,11 +82,11 @@ WRITE_SCHEMA = pa.schema(
 """The same in memory, where strings by code are cheaper; the file is the same for both."""
 
 _KEY_COLUMNS = ("gpu", "uuid", "pid", "start_time", "life")
-_TIME_COLUMNS = ("t", "mono_ns")
-DEVICE_READ = ("kind", "seq", *_TIME_COLUMNS, "gpu", "uuid", "parent_uuid", *DEVICE_COLUMNS)
-PROCESS_READ = ("kind", "seq", *_TIME_COLUMNS, *_KEY_COLUMNS, "used_bytes")
+TIME_READ = ("seq", "t", "mono_ns")
+DEVICE_READ = ("kind", *TIME_READ, "gpu", "uuid", "parent_uuid", *DEVICE_COLUMNS)
+PROCESS_READ = ("kind", *TIME_READ, *_KEY_COLUMNS, "used_bytes")
 OBSERVATION_READ = (
-    "kind", "seq", *_TIME_COLUMNS, *_KEY_COLUMNS, "what", "name", "text", "data",
+    "kind", *TIME_READ, *_KEY_COLUMNS, "what", "name", "text", "data",
 )  # fmt: skip
 
 # Measured on a synthetic day (benchmarks/recording_size.py): time and level columns repeat
@@ -129,22 +129,31 @@ def to_tables(rows: Rows) -> list[pa.Table]:
 
 def from_tables(devices: pa.Table, processes: pa.Table, observations: pa.Table) -> Rows:
     """Rows of consecutive ticks; a kind without rows has an empty table."""
-    seqs = [_numpy(table, "seq") for table in (devices, processes, observations)]
-    seq = tick_axis(*seqs)
-    t_us, mono_ns = np.zeros(len(seq), np.int64), np.zeros(len(seq), np.int64)
-    for table, own in zip((devices, processes, observations), seqs, strict=True):
-        if len(own):
-            where = positions(seq, own)
-            t_us[where] = _numpy(table, "t")
-            mono_ns[where] = _numpy(table, "mono_ns")
+    device_seq, process_seq = _numpy(devices, "seq"), _numpy(processes, "seq")
+    seq, t_us, mono_ns = times_of([devices, processes, observations])
     return Rows(
         seq=seq,
         t_us=t_us,
         mono_ns=mono_ns,
-        devices=_series(devices, seqs[0], DEVICE_COLUMNS) if len(seqs[0]) else NO_DEVICES,
-        processes=_series(processes, seqs[1], ("used_bytes",)) if len(seqs[1]) else NO_PROCESSES,
+        devices=_series(devices, device_seq, DEVICE_COLUMNS) if len(device_seq) else NO_DEVICES,
+        processes=(
+            _series(processes, process_seq, ("used_bytes",)) if len(process_seq) else NO_PROCESSES
+        ),
         observations=observations_of(observations),
     )
+
+
+def times_of(tables: Sequence[pa.Table]) -> tuple[IntArray, IntArray, IntArray]:
+    """`seq`, `t_us` and `mono_ns` of the ticks that rows of `tables` belong to, ascending."""
+    seqs = [_numpy(table, "seq") for table in tables]
+    seq = tick_axis(*seqs)
+    t_us, mono_ns = np.zeros(len(seq), np.int64), np.zeros(len(seq), np.int64)
+    for table, own in zip(tables, seqs, strict=True):
+        if len(own):
+            where = positions(seq, own)
+            t_us[where] = _numpy(table, "t")
+            mono_ns[where] = _numpy(table, "mono_ns")
+    return seq, t_us, mono_ns
 
 
 def observations_of(table: pa.Table) -> list[tuple[int, Observation]]:

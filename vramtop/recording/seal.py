@@ -16,7 +16,8 @@ import os
 import sys
 from pathlib import Path
 
-from vramtop.recording.reader import WalPart, open_sealed
+from vramtop.recording.part import WalPart
+from vramtop.recording.sealed import open_sealed
 from vramtop.recording.store import file_metadata, sync_directory, write_sealed
 from vramtop.recording.wal import list_parts, part_number
 

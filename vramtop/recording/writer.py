@@ -11,14 +11,11 @@ Four things run here:
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import importlib.util
 import os
 import queue
 import random
 import subprocess
-import sys
 import threading
 import time
 import uuid
@@ -31,6 +28,7 @@ import vramtop
 from vramtop.errors import RecordingError
 from vramtop.recording.lock import WriterLock, unwritable
 from vramtop.recording.snapshot import Snapshot
+from vramtop.recording.spawn import can_seal, spawn_seal
 from vramtop.recording.wal import (
     TICK,
     TickEncoder,
@@ -414,29 +412,3 @@ def _write_whole(fd: int, data: bytes) -> None:
     written = os.write(fd, data)
     while written < len(data):
         written += os.write(fd, data[written:])
-
-
-def can_seal() -> bool:
-    """Whether a child of this interpreter could seal; imports nothing."""
-    return bool(sys.executable) and all(
-        importlib.util.find_spec(name) is not None for name in ("pyarrow", "numpy")
-    )
-
-
-def spawn_seal(path: Path, part: int) -> subprocess.Popen[bytes] | None:
-    """Start sealing the parts of `path` up to `part`, in a process of its own session."""
-    package = str(Path(vramtop.__file__).parent.parent)
-    known = os.environ.get("PYTHONPATH")
-    environment = dict(os.environ, PYTHONPATH=f"{package}:{known}" if known else package)
-    command = [sys.executable, "-m", "vramtop.recording.seal", str(path), "--part", str(part)]
-    with contextlib.suppress(OSError):
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-            env=environment,
-            cwd="/",
-        )
-    return None
