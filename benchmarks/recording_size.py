@@ -115,9 +115,7 @@ def day(*, sensors):
                 slot=np.repeat(np.arange(GPUS * PROCESSES), count),
                 seq=np.tile(seq, GPUS * PROCESSES),
                 columns={
-                    "used_bytes": np.concatenate(
-                        [series[span] for gpu in memory for series in gpu]
-                    )
+                    "used_bytes": np.concatenate([series[span] for gpu in memory for series in gpu])
                 },
             ),
         )
@@ -156,9 +154,7 @@ def timings(path):
     best = min(_timed(lambda: sum(block.rows for block in open_recording(path).blocks()))
                for _ in range(3))  # fmt: skip
     window = max(
-        min(
-            _timed(lambda s=start: list(open_recording(path).blocks(s, s + 60))) for _ in range(3)
-        )
+        min(_timed(lambda s=start: list(open_recording(path).blocks(s, s + 60))) for _ in range(3))
         for start in (0, 30_000, 43_170, 86_340)
     )
     opened = min(_timed(lambda: open_recording(path).host) for _ in range(3))
