@@ -22,7 +22,7 @@ from report_fixtures import (
 )
 
 from vramtop.report.figure import PNG_DPI, draw, render
-from vramtop.report.panel import WIDTH_IN
+from vramtop.report.legend import WIDTH_IN
 from vramtop.report.stack import stacked
 from vramtop.report.theme import DARK, LIGHT, PROCESSES, luminance
 from vramtop.report.timeaxis import time_axis

@@ -178,7 +178,8 @@ def test_without_a_process_list_nobody_is_named_and_it_is_said():
     ]
     report = report_of(ticks)
     assert report.devices[0].unattributed.value.tolist() == []
-    assert "The process list of GPU 0 was never read." in report.quality.sentences
+    unread = "GPU 0: the process list was never read, so who held what is not known."
+    assert unread in report.quality.sentences
     assert report.moments[-1].note is not None
 
 

@@ -19,7 +19,7 @@ from vramtop.engine import Engine
 from vramtop.events import Changepoint, Event, Gap, Oom
 from vramtop.report.findings import conclude
 from vramtop.report.histories import Facts, Histories
-from vramtop.report.model import DeviceHistory, Evidence, Moment, Report, TimedEvent
+from vramtop.report.model import DeviceHistory, Evidence, Moment, Report, TimedEvent, tightest
 from vramtop.report.moments import END, PEAK, holdings, out_of_memory
 from vramtop.samples import (
     CLOCK_STEP,
@@ -102,6 +102,7 @@ class _Pass:
     widest_ns: int | None = None
     driver: str | None = None
     imported: str | None = None
+    assumed: str | None = None
     intervals: list[int] = field(default_factory=list)
     faults: Counter[str] = field(default_factory=Counter)
     clock_steps: list[int] = field(default_factory=list)
@@ -132,6 +133,7 @@ class _Pass:
             self.driver = self.driver or _text(data.get("driver"))
         elif seen.what == IMPORTED:
             self.imported = seen.name or "another tool's log"
+            self.assumed = seen.text
         elif seen.what == INTERVAL:
             interval = data.get("interval_ns")
             if isinstance(interval, int) and interval not in self.intervals:
@@ -219,6 +221,7 @@ def build(recording: Readable, *, source: str, buckets: int = 1000) -> Report:
         state=recording.state,
         simulated=recording.simulated,
         imported=seen.imported,
+        assumed=seen.assumed,
         ticks=seen.ticks,
         first_t_us=None if seen.first is None else seen.first[0],
         span_ns=seen.last_ns,
@@ -249,19 +252,19 @@ def _with_moments(report: Report, recording: Readable, seen: _Pass, facts: Facts
         window = _window(recording, seen, facts, timed.elapsed_ns - window_ns, stop_ns)
         ooms.append(out_of_memory(report, timed, window.devices, window.start_ns, seen.messages))
     moments: list[Moment] = [oom.moment for oom in ooms if oom.moment is not None][:1]
+    closest = None if ooms else tightest(report)
+    if closest is not None:
+        at_ns = closest.peak_ns
+        window = _window(recording, seen, facts, at_ns - window_ns, at_ns)
+        exact = window.device(closest.device.uuid)
+        if exact is not None:
+            moments.append(holdings(exact, at_ns, occasion=PEAK))
     end = _window(recording, seen, facts, report.span_ns - window_ns, report.span_ns)
-    for device in report.devices:
-        peak = device.used.peak
-        if device.is_parent or peak is None:
-            continue
-        if not ooms:
-            window = _window(recording, seen, facts, peak[0] - window_ns, peak[0])
-            exact = window.device(device.uuid)
-            if exact is not None:
-                moments.append(holdings(exact, peak[0], occasion=PEAK))
-        exact = end.device(device.uuid)
-        if exact is not None and exact.used.last is not None:
-            moments.append(holdings(exact, report.span_ns, occasion=END))
+    moments += [
+        holdings(device, report.span_ns, occasion=END)
+        for device in end.devices
+        if not device.is_parent and device.used.last is not None
+    ]
     return replace(report, ooms=tuple(ooms), moments=tuple(moments))
 
 

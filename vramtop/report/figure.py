@@ -17,8 +17,9 @@ from matplotlib.figure import Figure, SubFigure
 from PIL import Image
 
 from vramtop.report.glyphs import drawable
+from vramtop.report.legend import WIDTH_IN, draw_key
 from vramtop.report.model import DeviceHistory, OutOfMemory, Report
-from vramtop.report.panel import WIDTH_IN, Panel, draw_key, draw_panel
+from vramtop.report.panel import Panel, draw_panel
 from vramtop.report.places import span_label
 from vramtop.report.text import clean, listed
 from vramtop.report.theme import LIGHT, Theme

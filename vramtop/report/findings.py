@@ -12,7 +12,14 @@ from vramtop.events import (
 )
 from vramtop.report.blame import blame
 from vramtop.report.history import history
-from vramtop.report.model import DeviceHistory, Holding, Moment, OutOfMemory, Report, Section
+from vramtop.report.model import (
+    Holding,
+    Moment,
+    OutOfMemory,
+    Report,
+    Section,
+    tightest,
+)
 from vramtop.report.places import full_clock, gpu_label
 from vramtop.report.quality import quality
 from vramtop.report.text import clean, listed, plural
@@ -59,12 +66,16 @@ def _oom_headline(report: Report, oom: OutOfMemory) -> str:
 def _calm_headline(report: Report) -> str:
     if not report.ticks:
         return "The recording holds no tick"
-    tightest = _tightest(report)
-    if tightest is None:
+    closest = tightest(report)
+    if closest is None:
         return "No memory reading: whether memory ran out cannot be said"
-    device, peak, share = tightest
+    device, peak, share = closest.device, closest.peak_bytes, closest.share
+    where = gpu_label(report, device.uuid)
+    if device.limit_bytes is None:
+        return f"No sign of running out: at most {format_bytes(peak)} on {where}, whose size is unknown"
+    close = ", but it came close" if share is not None and share > 1 - _TIGHT_SHARE else ""
     of = f"{format_bytes(peak)} of {format_bytes(device.limit_bytes)} ({format_pct(share)})"
-    return f"No sign of running out: at most {of}, on {gpu_label(report, device.uuid)}"
+    return f"No sign of running out{close}: at most {of}, on {where}"
 
 
 def _outcome(report: Report, oom: OutOfMemory) -> Section:
@@ -121,11 +132,11 @@ def _closeness(report: Report) -> Section:
     if not report.devices:
         words = ["The recording holds no GPU, so there is nothing to say about memory."]
         return Section(heading="Did it run out?", sentences=tuple(words))
-    tightest = _tightest(report)
-    if tightest is None:
+    closest = tightest(report)
+    if closest is None:
         words = ["No GPU gave a memory reading, so whether memory ran out cannot be said."]
         return Section(heading="Did it run out?", sentences=tuple(words))
-    device, peak, share = tightest
+    device, peak, share = closest.device, closest.peak_bytes, closest.share
     words = ["No: no message says so and nothing in the readings points to it."]
     limit = device.limit_bytes
     if limit is None:
@@ -149,18 +160,6 @@ def _closeness(report: Report) -> Section:
         if tight:
             words.append(f"Less than 5 % was left at the peak on {listed(tight)}.")
     return Section(heading="Did it run out?", sentences=tuple(words))
-
-
-def _tightest(report: Report) -> tuple[DeviceHistory, int, float | None] | None:
-    """The device whose peak came closest to its limit: (device, peak bytes, share)."""
-    found: list[tuple[DeviceHistory, int, float | None]] = []
-    for device in report.devices:
-        peak = device.used.peak
-        if device.is_parent or peak is None:
-            continue
-        limit = device.limit_bytes
-        found.append((device, peak[1], peak[1] / limit if limit else None))
-    return max(found, key=lambda entry: (entry[2] or 0.0, entry[1]), default=None)
 
 
 def _advice(oom: OutOfMemory) -> Section | None:

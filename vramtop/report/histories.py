@@ -170,6 +170,14 @@ class Histories:
         known = reserved != NULL
         device.reserved.add(times[known], reserved[known])
         totals = block.device["total_bytes"][rows]
+        free = block.device["free_bytes"][rows]
+        # Without a total, what is used, free and reserved makes it up.
+        parts = np.where(
+            (free != NULL) & (block.used[rows] != NULL),
+            free + block.used[rows] + np.maximum(reserved, 0),
+            NULL,
+        )
+        totals = np.where(totals != NULL, totals, parts)
         totals = totals[totals != NULL]
         if len(totals):
             device.total_bytes = int(totals[-1])

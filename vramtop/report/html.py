@@ -16,6 +16,7 @@ from vramtop.report.tables import (
     Table,
     device_table,
     event_table,
+    moment_heading,
     moment_table,
     process_table,
 )
@@ -98,7 +99,7 @@ def _article(report: Report, number: int) -> list[str]:
     parts += _section(report.asked)
     telling = [moment for moment in moments if moment.occasion != "end"]
     if telling:
-        parts.append("<h2>Who held what at that moment?</h2>")
+        parts.append(f"<h2>{moment_heading(report)}</h2>")
         parts += [_moment(report, moment) for moment in telling]
     parts += _section(report.history)
     if report.devices:
@@ -189,7 +190,8 @@ def _table(table: Table, classes: Sequence[str] = ()) -> str:
 
 def _cell(cell: Cell) -> str:
     if not cell.figure:
-        return f"<td>{escape(cell.text)}</td>"
+        long = ' class="long"' if len(cell.text) > 60 else ""
+        return f"<td{long}>{escape(cell.text)}</td>"
     order = "" if cell.order is None else f' data-order="{cell.order:.17g}"'
     return f'<td class="figure"{order}>{escape(cell.text)}</td>'
 

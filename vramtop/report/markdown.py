@@ -7,7 +7,14 @@ from collections.abc import Sequence
 
 from vramtop import __version__
 from vramtop.report.model import Report, Section
-from vramtop.report.tables import Table, device_table, event_table, moment_table, process_table
+from vramtop.report.tables import (
+    Table,
+    device_table,
+    event_table,
+    moment_heading,
+    moment_table,
+    process_table,
+)
 from vramtop.report.text import clean, plural
 from vramtop.units import NS_PER_S, format_duration, format_time
 
@@ -43,7 +50,7 @@ def _report(report: Report) -> str:
     parts += _section(report.asked)
     telling = [moment for moment in report.moments if moment.occasion != "end"]
     if telling:
-        parts.append("## Who held what at that moment?")
+        parts.append(f"## {moment_heading(report)}")
         parts += [_table(moment_table(report, moment)) for moment in telling]
     for section in (report.history, report.warned, report.advice, report.quality):
         parts += _section(section)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import tzinfo
+from typing import NamedTuple
 
 from vramtop.blocks import NULL
 from vramtop.events import Event
@@ -241,7 +242,8 @@ class Report:
         source: Name of the file.
         state: sealed, recording or interrupted.
         simulated: Scenario, None for a real recording.
-        imported: What it was imported from, None for a recording of our own.
+        imported: What it was imported from, None for a recording of our own; `assumed` is what
+            the importer took for granted.
         ooms: In order of time; the first is told in full.
         moments: The OOM's, or the peak's; then the end's, per device.
         events: The most telling ones in order; `events_seen` counts all by kind.
@@ -256,6 +258,7 @@ class Report:
     state: str
     simulated: str | None
     imported: str | None
+    assumed: str | None
     ticks: int
     first_t_us: int | None
     span_ns: int
@@ -280,3 +283,27 @@ class Report:
     def device(self, uuid: str | None) -> DeviceHistory | None:
         """The device with this UUID."""
         return next((device for device in self.devices if device.uuid == uuid), None)
+
+
+class Closeness(NamedTuple):
+    """How close a device came to its limit.
+
+    Attributes:
+        share: Peak as a share of the limit; None if the limit is not known.
+    """
+
+    device: DeviceHistory
+    peak_ns: int
+    peak_bytes: int
+    share: float | None
+
+
+def tightest(report: Report) -> Closeness | None:
+    """The device whose peak came closest to its limit; None without any reading."""
+    found = []
+    for device in report.devices:
+        peak = device.used.peak
+        if not device.is_parent and peak is not None:
+            limit = device.limit_bytes
+            found.append(Closeness(device, *peak, peak[1] / limit if limit else None))
+    return max(found, key=lambda entry: (entry.share or 0.0, entry.peak_bytes), default=None)

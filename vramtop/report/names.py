@@ -12,12 +12,16 @@ def short_command(name: str | None, command: str | None) -> str | None:
     'python3.11 train.py'
     >>> short_command("python", "python -m vllm.entrypoints.api_server"), short_command("a b", None)
     ('python -m vllm.entrypoints.api_server', 'a b')
+    >>> short_command("/opt/conda/bin/python", None)
+    'python'
     >>> short_command("Xorg", "/usr/lib/xorg/Xorg :0"), short_command("python", "python -c x()")
     ('Xorg', 'python -c')
     """
     words = (command or "").split()
     if not words:
-        return name
+        if name is None or not name.startswith("/"):
+            return name
+        return name.rsplit("/", 1)[-1] or name
     program = words[0].rsplit("/", 1)[-1] or words[0]
     if not program.startswith(("python", "pypy")):
         runs = words[1:2] if program in {"vllm", "ollama", "torchrun", "accelerate"} else []

@@ -49,10 +49,14 @@ table { border-collapse: collapse; margin: .9rem 0; font-size: .9rem; width: 100
 caption { text-align: left; font-weight: 600; padding: .2rem 0; }
 th, td {
   text-align: left; padding: .28rem .7rem .28rem 0; border-bottom: 1px solid var(--line);
-  vertical-align: top; overflow-wrap: anywhere; min-width: 3.5rem;
+  vertical-align: top; overflow-wrap: break-word; min-width: 3.5rem;
 }
+td:first-child:not(.figure) { min-width: 11rem; }
+td.figure + td:not(.figure), th.figure + th:not(.figure) { padding-left: 1rem; }
+td.long { overflow-wrap: anywhere; min-width: 16rem; }
 thead th { color: var(--faint); font-weight: 600; vertical-align: bottom; }
-td.figure, th.figure { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.figure, th.figure { text-align: right; font-variant-numeric: tabular-nums; }
+td.figure { white-space: nowrap; }
 tr.rest td { color: var(--faint); }
 tr.failed td:first-child { color: var(--bad); font-weight: 600; }
 th button {
@@ -70,7 +74,9 @@ footer { margin-top: 3rem; color: var(--faint); font-size: .85rem; }
   }
   body { font-size: 10.5pt; }
   main { max-width: none; padding: 0; }
-  table { font-size: 8.5pt; }
+  table { font-size: 8pt; }
+  th, td { padding-right: .4rem; min-width: 0; }
+  td:first-child:not(.figure), td.long { min-width: 0; overflow-wrap: anywhere; }
   figure, tr { break-inside: avoid; }
   h2, caption { break-after: avoid; }
   .scroll { overflow: visible; }

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
-from matplotlib.figure import SubFigure
-from matplotlib.lines import Line2D
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from vramtop.blocks import NULL
 from vramtop.events import Mark, OomRiskChanged, ProcessExit, ProcessStart
 from vramtop.report.glyphs import drawable
+from vramtop.report.legend import RESERVED_HATCH, UNATTRIBUTED_HATCH, draw_names, fill_of
 from vramtop.report.model import DeviceHistory, Report
-from vramtop.report.stack import Layer, Stack, line, stacked
+from vramtop.report.places import gpu_label
+from vramtop.report.stack import Stack, line, stacked
 from vramtop.report.text import clean
 from vramtop.report.theme import PROCESSES, Theme
 from vramtop.report.timeaxis import time_axis
 from vramtop.units import GIB, MIB, NS_PER_S, format_bytes, format_duration, format_pct
 
-WIDTH_IN = 12.0
-# Lines only: a hatch of dots is a megabyte of SVG.
-_UNATTRIBUTED_HATCH = "\\\\\\\\"
 _DENSE = 1500
 _MOST_GAPS_DRAWN = 200
 _MOST_MARKS_NAMED = 5
@@ -70,7 +64,7 @@ def draw_panel(axes: Axes, panel: Panel, report: Report, theme: Theme) -> None:
     _draw_marks(axes, panel, report, theme)
     _draw_births(axes, panel, report, stack, theme)
     _draw_oom(axes, panel, report, theme)
-    _draw_names(axes, panel, stack, theme)
+    draw_names(axes, panel.device, panel.height_in, stack, theme)
 
 
 def _scale_bytes(device: DeviceHistory) -> float:
@@ -91,7 +85,7 @@ def _dress(axes: Axes, panel: Panel, report: Report, theme: Theme, unit_name: st
         axes.spines[side].set_color(theme.faint)
     axes.tick_params(colors=theme.ink, labelsize=8.5, length=3)
     axes.yaxis.set_major_locator(
-        MaxNLocator(nbins=5 if panel.height_in > 2 else 4, steps=[1, 2, 4, 5, 8, 10])
+        MaxNLocator(nbins=5 if panel.height_in > 2 else 4, steps=[1, 2, 2.5, 5, 10])
     )
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_ylabel(f"memory, {unit_name}", fontsize=8.5, color=theme.ink)
@@ -105,29 +99,20 @@ def _dress(axes: Axes, panel: Panel, report: Report, theme: Theme, unit_name: st
     if panel.show_axis:
         axes.set_xlabel(shown.title, fontsize=8.5, color=theme.ink, labelpad=2)
     axes.set_title(
-        drawable(panel.title or _title(panel.device), 120),
+        drawable(panel.title or _title(panel.device, report), 120),
         loc="left", fontsize=9.5, fontweight="bold", color=theme.ink, pad=5, parse_math=False,
     )  # fmt: skip
 
 
-def _title(device: DeviceHistory) -> str:
+def _title(device: DeviceHistory, report: Report) -> str:
     name = f" {clean(device.name, 40)}" if device.name else ""
-    instance = f" instance {device.uuid[:16]}" if device.parent_uuid is not None else ""
+    label = gpu_label(report, device.uuid, device.gpu)
     peak = device.used.peak
     if peak is None:
-        return f"GPU {device.gpu}{name}{instance}: no memory reading"
+        return f"{label}{name}: no memory reading"
     limit = device.limit_bytes
     share = f" of {format_bytes(limit)} ({format_pct(peak[1] / limit)})" if limit else ""
-    return f"GPU {device.gpu}{name}{instance}: peak {format_bytes(peak[1])}{share}"
-
-
-def fill_of(layer: Layer, place: int, theme: Theme) -> str:
-    """Colour of a layer; `place` counts from the bottom."""
-    if layer.what == "others":
-        return theme.others
-    if layer.what == "unattributed":
-        return theme.paper
-    return PROCESSES[place % len(PROCESSES)]
+    return f"{label}{name}: peak {format_bytes(peak[1])}{share}"
 
 
 def _draw_stack(axes: Axes, stack: Stack, unit: int, theme: Theme) -> None:
@@ -140,7 +125,7 @@ def _draw_stack(axes: Axes, stack: Stack, unit: int, theme: Theme) -> None:
             facecolor=fill_of(layer, place, theme), linewidth=0.0, zorder=2,
         )  # fmt: skip
         if hatched:
-            band.set_hatch(_UNATTRIBUTED_HATCH)
+            band.set_hatch(UNATTRIBUTED_HATCH)
             band.set_edgecolor(theme.unattributed)
         elif below is not None and len(top) <= _DENSE:
             # A thin seam tells neighbours apart where colour cannot; where curves are dense
@@ -156,6 +141,10 @@ def _draw_levels(axes: Axes, panel: Panel, unit: int, theme: Theme) -> None:
     device = panel.device
     times, used = line(device.used, panel.start_ns, panel.stop_ns)
     if len(times):
+        if not device.looks:
+            axes.fill_between(
+                times, 0, used / unit, step="post", facecolor=theme.others, linewidth=0, zorder=2
+            )
         axes.plot(
             times, used / unit, color=theme.used, drawstyle="steps-post", zorder=4,
             linewidth=1.0 if len(times) <= _DENSE else 0.4,
@@ -166,7 +155,7 @@ def _draw_levels(axes: Axes, panel: Panel, unit: int, theme: Theme) -> None:
     if device.reserved_bytes:
         axes.axhspan(
             limit, device.total_bytes / unit, facecolor="none", edgecolor=theme.reserved,
-            hatch="////", linewidth=0.0, zorder=3,
+            hatch=RESERVED_HATCH, linewidth=0.0, zorder=3,
         )  # fmt: skip
     axes.axhline(limit, color=theme.limit, linewidth=1.1, linestyle=(0, (5, 2)), zorder=5)
 
@@ -177,7 +166,13 @@ def _draw_gaps(axes: Axes, panel: Panel, report: Report, theme: Theme) -> None:
         for start, stop, _, uuid in report.evidence.gaps
         if uuid in (None, panel.device.uuid) and stop > panel.start_ns and start < panel.stop_ns
     ]
-    for start, stop in sorted(spans, key=lambda span: span[0] - span[1])[:_MOST_GAPS_DRAWN]:
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        else:
+            merged.append((start, stop))
+    for start, stop in sorted(merged, key=lambda span: span[0] - span[1])[:_MOST_GAPS_DRAWN]:
         axes.axvspan(
             max(start, panel.start_ns) / NS_PER_S, min(stop, panel.stop_ns) / NS_PER_S,
             facecolor=theme.paper, edgecolor=theme.gap, hatch="xxx", linewidth=0.0, zorder=5.5,
@@ -310,92 +305,3 @@ def _label(
         fontweight="bold" if bold else "normal",
         bbox={"facecolor": theme.paper, "edgecolor": colour, "linewidth": 0.6, "pad": 1.6, "alpha": 0.92},
     )  # fmt: skip
-
-
-def _draw_names(axes: Axes, panel: Panel, stack: Stack, theme: Theme) -> None:
-    """The list right of the panel, in the order of the stack, with each one's own peak."""
-    device = panel.device
-    rows: list[tuple[str, str | None, str | None, str]] = []
-    if device.reserved_bytes is not None:
-        rows.append(("reserved by the driver", "none", "////", format_bytes(device.reserved_bytes)))
-    for place in reversed(range(len(stack.layers))):
-        layer = stack.layers[place]
-        hatch = _UNATTRIBUTED_HATCH if layer.what == "unattributed" else None
-        peak = "hidden" if layer.peak_bytes is None else format_bytes(layer.peak_bytes)
-        rows.append((layer.label, fill_of(layer, place, theme), hatch, peak))
-    silent = sum(process.used.peak is None for process in device.processes)
-    if silent:
-        rows.append((f"{silent} with hidden memory", None, None, "unknown"))
-    elif not device.looks and (device.used.value != NULL).any():
-        rows.append(("process list never read", None, None, ""))
-    elif not stack.layers:
-        rows.append(("no process seen", None, None, ""))
-    line_in = 0.158
-    pixel = 1.0 / panel.height_in
-    width_in = axes.get_position().width * WIDTH_IN
-    x_of = 1.0 / width_in
-    axes.text(
-        1 + 2.86 * x_of, 1.0, "peak", transform=axes.transAxes, fontsize=7.5, color=theme.faint,
-        ha="right", va="center",
-    )  # fmt: skip
-    for place, (label, colour, hatch, peak) in enumerate(rows, start=1):
-        y = 1.0 - place * line_in * pixel
-        if colour is not None:
-            edge = theme.faint if hatch else theme.ink
-            axes.add_patch(
-                Rectangle(
-                    (1 + 0.12 * x_of, y - 0.045 * pixel), 0.2 * x_of, 0.1 * pixel,
-                    transform=axes.transAxes, clip_on=False, facecolor=colour, edgecolor=edge,
-                    linewidth=0.5, hatch=hatch,
-                )
-            )  # fmt: skip
-        axes.text(
-            1 + 0.4 * x_of, y, drawable(label, 30), transform=axes.transAxes, fontsize=8,
-            color=theme.ink, va="center", parse_math=False,
-        )  # fmt: skip
-        axes.text(
-            1 + 2.86 * x_of, y, peak, transform=axes.transAxes, fontsize=8, color=theme.ink,
-            ha="right", va="center",
-        )  # fmt: skip
-
-
-def draw_key(
-    part: SubFigure, x: float, y: float, height_in: float, report: Report, theme: Theme
-) -> None:
-    """One line that explains the signs, only those that occur."""
-    kinds = report.events_seen
-    signs: list[tuple[str, dict[str, Any]]] = [
-        ("in use (whole GPU)", {"color": theme.used, "linewidth": 1.2}),
-        ("limit", {"color": theme.limit, "linewidth": 1.1, "linestyle": (0, (3, 1.5))}),
-    ]
-    if report.ooms:
-        signs.append(("out of memory", {"color": theme.oom, "linewidth": 2}))
-    if kinds.get("oom_risk"):
-        signs.append(("warning in force", {"color": theme.warning, "linewidth": 6, "alpha": 0.6}))
-        if any(
-            isinstance(timed.event, OomRiskChanged) and timed.event.level == "critical"
-            for timed in report.events
-        ):
-            signs.append(("critical", {"color": theme.critical, "linewidth": 6, "alpha": 0.6}))
-    if kinds.get("mark"):
-        signs.append(("mark", {"color": theme.mark, "linestyle": ":"}))
-    for name, marker, kind in (("start", "^", "process_start"), ("exit", "v", "process_exit")):
-        if kinds.get(kind):
-            signs.append(
-                (name, {"color": theme.others, "marker": marker, "linestyle": "none",
-                        "markeredgecolor": theme.ink, "markersize": 6})
-            )  # fmt: skip
-    if kinds.get("gap"):
-        signs.append(("xx  gap: nothing was recorded", {"color": theme.gap, "linewidth": 0}))
-    inch = 1.0 / WIDTH_IN
-    for words, style in signs:
-        part.add_artist(
-            Line2D(
-                [x, x + 0.14 * inch, x + 0.28 * inch],
-                [y + 0.04 / height_in] * 3,
-                markevery=[1],
-                **style,
-            )
-        )
-        part.text(x + 0.36 * inch, y, words, fontsize=8, color=theme.faint, va="baseline")
-        x += (0.36 + 0.072 * len(words) + 0.25) * inch

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from vramtop.report.model import Report, Section
-from vramtop.report.text import clean, plural
+from vramtop.report.model import DeviceHistory, Report, Section
+from vramtop.report.places import gpu_label
+from vramtop.report.text import clean, listed, plural
 from vramtop.units import NS_PER_S, format_bytes, format_duration, format_pct
 
 
@@ -22,6 +23,8 @@ def _origin(report: Report) -> list[str]:
         words.append(
             f"Imported from {clean(report.imported, 80)}: only what that tool wrote down is known."
         )
+    if report.assumed is not None:
+        words.append(f"Assumed on import: {clean(report.assumed, 900)}.")
     if report.state == "interrupted":
         words.append(
             "The recording was interrupted: its recorder did not close it. Every acknowledged "
@@ -38,7 +41,7 @@ def _sampling(report: Report) -> list[str]:
     evidence = report.evidence
     mean = format_duration(report.span_ns / (report.ticks - 1) / NS_PER_S)
     declared = " and ".join(format_duration(value / NS_PER_S) for value in evidence.interval_ns)
-    words = [
+    return [
         (
             f"{plural(report.ticks, 'tick')} over {format_duration(report.span_ns / NS_PER_S)}, one "
             f"every {mean} on average"
@@ -46,12 +49,6 @@ def _sampling(report: Report) -> list[str]:
             "shorter may be missing."
         )
     ]
-    words += [
-        f"The process list of GPU {device.gpu} was never read."
-        for device in report.devices
-        if not device.is_parent and not device.looks and device.has_readings
-    ]
-    return words
 
 
 def _gaps(report: Report) -> list[str]:
@@ -77,23 +74,40 @@ def _gaps(report: Report) -> list[str]:
 
 
 def _visibility(report: Report) -> list[str]:
-    words = []
-    for device in report.devices:
-        if device.is_parent:
-            continue
-        if device.hidden:
-            words.append(
-                f"GPU {device.gpu}: at {device.hidden} of {plural(device.looks, 'look')} the "
-                "driver hid what some process holds, so nothing was called unattributed then."
-            )
-        if device.has_readings and not len(device.reserved.value):
-            words.append(
-                f"GPU {device.gpu}: the driver's own reservation is not told apart from memory in "
-                "use."
-            )
-        if device.has_readings and device.total_bytes is None:
-            words.append(f"GPU {device.gpu}: how much memory it has is not recorded.")
-    return words[:12]
+    """What the driver or the tool before us did not tell, GPUs with the same lack together."""
+    read = [one for one in report.devices if not one.is_parent and one.has_readings]
+    lacks = (
+        (
+            [one for one in read if not one.looks],
+            "the process list was never read, so who held what is not known.",
+        ),
+        (
+            [one for one in read if not len(one.reserved.value)],
+            "the driver's own reservation is not told apart from memory in use.",
+        ),
+        (
+            [one for one in read if one.total_bytes is None],
+            "how much memory there is is not recorded.",
+        ),
+    )
+    words = [
+        f"{'Every GPU' if lacking == read and len(read) > 1 else _names(report, lacking)}: {lack}"
+        for lacking, lack in lacks
+        if lacking
+    ]
+    words += [
+        (
+            f"{gpu_label(report, one.uuid)}: at {one.hidden} of {plural(one.looks, 'look')} the "
+            "driver hid what some process holds, so nothing was called unattributed then."
+        )
+        for one in read
+        if one.hidden
+    ][:8]
+    return words
+
+
+def _names(report: Report, devices: list[DeviceHistory]) -> str:
+    return listed([gpu_label(report, device.uuid) for device in devices], 8)
 
 
 def _trouble(report: Report) -> list[str]:

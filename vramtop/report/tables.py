@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vramtop.events import Event
+from vramtop.events import Changepoint, Event, PhaseChanged
+from vramtop.report.eventwords import describe
 from vramtop.report.model import Moment, Report, TimedEvent
 from vramtop.report.places import gpu_label
 from vramtop.report.text import clean
-from vramtop.units import NS_PER_S, format_bytes, format_duration, format_pct, format_rate
+from vramtop.units import MIB, NS_PER_S, format_bytes, format_duration, format_pct
 
 MOST_PROCESSES = 200
 MOST_EVENTS = 300
@@ -74,6 +74,11 @@ def share(part: int | None, whole: int | None) -> Cell:
     if part is None or not whole:
         return Cell("unknown", None, figure=True)
     return Cell(format_pct(part / whole), part / whole, figure=True)
+
+
+def moment_heading(report: Report) -> str:
+    """The question that the first table of holders answers."""
+    return "Who held what at that moment?" if report.ooms else "Who held what at the peak?"
 
 
 def moment_table(report: Report, moment: Moment) -> Table:
@@ -193,7 +198,7 @@ _TELLING = (
 
 def event_table(report: Report) -> Table:
     """What happened, in order; the most telling kinds if there are too many."""
-    ranked = [timed for timed in report.events if timed.event.kind in _TELLING]
+    ranked = [timed for timed in report.events if _telling(report, timed.event)]
     kept = sorted(ranked, key=lambda timed: _TELLING.index(timed.event.kind))[:MOST_EVENTS]
     kept.sort(key=lambda timed: timed.event.order)
     seen = sum(report.events_seen.values())
@@ -203,8 +208,8 @@ def event_table(report: Report) -> Table:
             f"{count} {kind}" for kind, count in sorted(report.events_seen.items(), key=_by_count)
         )
         note = (
-            f"{len(kept)} of {seen} events, the most telling kinds first ({counts}); "
-            "vramtop replay --events lists all."
+            f"{len(kept)} of {seen} events ({counts}): small steps, tentative ones and what a "
+            "GPU only repeats of its processes are left out; vramtop replay --events lists all."
         )
     return Table(
         title="Events",
@@ -212,6 +217,21 @@ def event_table(report: Report) -> Table:
         rows=tuple(_event_row(report, timed) for timed in kept),
         note=note,
     )
+
+
+def _telling(report: Report, event: Event) -> bool:
+    """Whether an event deserves a line of its own."""
+    if event.kind not in _TELLING:
+        return False
+    if not isinstance(event, (Changepoint, PhaseChanged)):
+        return True
+    device = report.device(event.uuid)
+    if event.pid is None and device is not None and device.processes:
+        return False
+    if isinstance(event, PhaseChanged):
+        return True
+    total = 0 if device is None or device.total_bytes is None else device.total_bytes
+    return abs(event.after_bytes - event.before_bytes) >= max(256 * MIB, total // 100)
 
 
 def _by_count(item: tuple[str, int]) -> tuple[int, str]:
@@ -227,41 +247,5 @@ def _event_row(report: Report, timed: TimedEvent) -> tuple[Cell, ...]:
         when(timed.elapsed_ns),
         Cell(event.kind),
         Cell(where),
-        Cell(clean(details(event), 400)),
+        Cell(clean(describe(event), 400)),
     )
-
-
-def details(event: Event) -> str:
-    """What an event says beyond its kind and place, in words."""
-    own = {
-        name: value
-        for name, value in event.to_json().items()
-        if name not in {"t", "seq", "kind", "host", "gpu", "uuid", "pid", "start_time"}
-    }
-    words = []
-    for name, value in own.items():
-        if value is None or value is False:
-            continue
-        label = name
-        for suffix in ("_bytes_per_s", "_bytes", "_s"):
-            label = label.removesuffix(suffix)
-        words.append(f"{label.replace('_', ' ')} {_value(name, value)}")
-    return ", ".join(words)
-
-
-def _value(name: str, value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, (int, float)):
-        if name.startswith(("p_oom", "confidence")):
-            return format_pct(float(value))
-        if name.endswith("_bytes_per_s"):
-            return format_rate(float(value))
-        if name.endswith("_bytes"):
-            return format_bytes(int(value))
-        if name.endswith("_s"):
-            return format_duration(float(value))
-        return f"{value:g}"
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return "; ".join(str(item) for item in value)
-    return str(value)
