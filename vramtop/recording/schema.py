@@ -241,11 +241,10 @@ def _with_empty_ticks(rows: Rows) -> list[tuple[int, Observation]]:
 
 
 def _completed(columns: dict[str, Any], length: int) -> pa.Table:
+    # Columns without a value share one array of each type: most of a table is such columns.
+    missing = {kind: pa.nulls(length, kind) for kind in set(WRITE_SCHEMA.types)}
     return pa.Table.from_arrays(
-        [
-            columns[field.name] if field.name in columns else pa.nulls(length, field.type)
-            for field in WRITE_SCHEMA
-        ],
+        [columns.get(field.name, missing[field.type]) for field in WRITE_SCHEMA],
         schema=WRITE_SCHEMA,
     )
 
