@@ -211,13 +211,11 @@ def test_jobs_after_a_stalled_one_run_and_the_stalled_one_is_told_when_it_return
     assert back == [stuck]
     assert ran == ["a", "b", "stuck"]
     assert sampler.run([lambda: ran.append("c")], 0.1) == []
-    sampler.close()
 
 
 def test_many_jobs_that_together_take_longer_than_the_limit_do_not_stall():
     sampler = Sampler(lambda: False)
     assert sampler.run([lambda: time.sleep(0.06)] * 5, 0.15) == []
-    sampler.close()
 
 
 def test_what_a_job_raises_reaches_the_caller():
@@ -225,4 +223,3 @@ def test_what_a_job_raises_reaches_the_caller():
     with pytest.raises(ZeroDivisionError):
         sampler.run([lambda: 1 // 0], 0.1)
     assert sampler.run([lambda: None], 0.1) == []
-    sampler.close()

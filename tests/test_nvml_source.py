@@ -279,7 +279,7 @@ def test_ticks_keep_the_schedule_when_the_process_is_stopped_and_the_gap_is_told
     with fake_driver.source(interval_s=0.1) as stream:
         first = stream.next()
         os.kill(stream.child.pid, signal.SIGSTOP)
-        time.sleep(2.3)
+        time.sleep(2.2)
         os.kill(stream.child.pid, signal.SIGCONT)
         tick, gap = stream.until_observed(samples.GAP)
         stats = stream.finish()
@@ -289,6 +289,27 @@ def test_ticks_keep_the_schedule_when_the_process_is_stopped_and_the_gap_is_told
     # On the grid of the first tick still.
     assert (tick.mono_ns - first.mono_ns) / 1e8 % 1 < 0.5
     assert [t.seq for t in stream.seen] == list(range(len(stream.seen)))
+
+
+def test_reading_goes_on_while_the_consumer_is_busy_and_what_is_skipped_is_counted(
+    fake_driver: FakeDriver,
+):
+    fake_driver.add_gpu()
+    code = (
+        "import time\n"
+        "from vramtop.sources.nvml import NvmlSource\n"
+        "s = NvmlSource(interval_s=0.02)\n"
+        "got = []\n"
+        "for t in s.ticks():\n"
+        "    got.append(t)\n"
+        "    if t.seq == 3: time.sleep(0.2); short = s.stats()['missed']\n"
+        "    if t.seq == 15: time.sleep(0.8); long = s.stats()['missed']\n"
+        "    if t.seq == 40: break\n"
+        "gaps = [(b.mono_ns - a.mono_ns) / 2e7 for a, b in zip(got[:15], got[1:16])]\n"
+        "print([t.seq for t in got] == list(range(41)), max(gaps) < 3, short < 8, long > 10)\n"
+    )
+    done = fake_driver.python(code)
+    assert done.stdout == "True True True True\n", done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("interval_s", [0.0, -1.0, 1e9])

@@ -46,10 +46,13 @@ def command(
 
     from vramtop.engine import Engine
     from vramtop.engine.live import watch
+    from vramtop.enrich.process_facts import read_facts
     from vramtop.findings.sentences import sentence
     from vramtop.sources import open_source
 
-    source = open_source(spec, interval_s=interval, gpus=gpus, seed=seed, pace=pace)
+    source = open_source(
+        spec, interval_s=interval, gpus=gpus, seed=seed, pace=pace, facts=read_facts
+    )
     sink = None
     if record is not None:
         from vramtop.recording.writer import RecordingWriter

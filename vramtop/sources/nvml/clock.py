@@ -69,6 +69,10 @@ class TickClock:
         """Change the spacing from the current tick on."""
         self.interval_ns = interval_ns
 
+    def left_ns(self) -> int:
+        """How long until the next tick is due; 0 if it is."""
+        return 0 if self._first else max(0, self.due_ns + self.interval_ns - boot_ns())
+
     def wait(self, alarm: Alarm) -> bool:
         """Sleep until the next tick is due; returns False when the alarm rang instead."""
         if self._first:

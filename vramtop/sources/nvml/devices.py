@@ -49,9 +49,12 @@ class Sensor:
         name: For the fault that says it cannot be read.
         off: Not asked any more.
         failing: The last call failed in a way that may pass.
+        call: Asks; returns NVML's code.
+        unpack: What the last call gave.
+        last: The largest possible value.
     """
 
-    __slots__ = ("_call", "_last", "_out", "_unpack", "failing", "name", "off")
+    __slots__ = ("call", "failing", "last", "name", "off", "out", "unpack")
 
     def __init__(
         self, name: str, handle: Any, functions: Sequence[str], layout: struct.Struct,
@@ -61,22 +64,15 @@ class Sensor:
         self.failing = False
         function = next((f for f in map(nvml.symbol, functions) if f is not None), None)
         self.off = function is None
-        self._out = (ctypes.c_char * layout.size)()
+        self.out = (ctypes.c_char * layout.size)()
         given = [ctypes.c_uint(argument) for argument in arguments]
-        self._call = partial(function or _absent, handle, *given, ctypes.byref(self._out))
-        self._unpack = partial(layout.unpack_from, memoryview(self._out).cast("B"))
-        self._last = last
-
-    def call(self) -> int:
-        """Ask; returns NVML's code."""
-        code: int = self._call()
-        return code
-
-    def values(self) -> tuple[int | None, ...]:
-        """What the last call gave; None for an impossible value."""
-        last = self._last
-        raw: tuple[int, ...] = self._unpack()
-        return tuple([value if value <= last else None for value in raw])
+        self.call: Callable[[], int] = partial(
+            function or _absent, handle, *given, ctypes.byref(self.out)
+        )
+        self.unpack: Callable[[], tuple[int, ...]] = partial(
+            layout.unpack_from, memoryview(self.out).cast("B")
+        )
+        self.last = last
 
 
 def _absent(*_: object) -> int:
@@ -109,7 +105,18 @@ class Device:
         spent_ns: Time the last read took, by tier; 0 is memory.
         calls: Native calls, ever.
         accounting: The driver keeps the true peak of each process.
+        misses: Failed memory readings in a row.
     """
+
+    # Slots, on every class that is read at each tick: at one tick a second all data are cold,
+    # and a dict per object is more to fetch than what stands in it.
+    __slots__ = (
+        "_listed_bytes", "_listed_ns", "_mem_clock", "_memory_call", "_memory_off",
+        "_memory_out", "_memory_unpack", "_memory_v2", "_pcie", "_power", "_raw", "_sm_clock",
+        "_temp", "_throttle", "_util", "accounting", "ask", "calls", "code", "faults", "gpu",
+        "handle", "jump_gap_ns", "listed", "lists", "lists_off", "lost", "misses",
+        "parent_uuid", "reading", "slot_ns", "spent_ns", "stage", "uuid",
+    )  # fmt: skip
 
     def __init__(
         self, *, gpu: int, handle: Any, uuid: str, parent_uuid: str | None = None,
@@ -195,7 +202,12 @@ class Device:
         gpu_util = mem_util = power = temp = sm = mem = throttle = tx = rx = None
         if ask & LOOKED_UTIL:
             self.stage, began = LOOKED_UTIL, ended
-            gpu_util, mem_util = self._ask_pair(self._util)
+            sensor = self._util
+            gpu_util = self._ask(sensor)
+            if not (sensor.off or sensor.failing):
+                mem_util = sensor.unpack()[1]
+                if mem_util > sensor.last:
+                    mem_util = None
             power = self._ask(self._power)
             looked |= LOOKED_UTIL
             ended = clock()
@@ -230,6 +242,10 @@ class Device:
                 temp_c=temp, sm_clock_mhz=sm, mem_clock_mhz=mem, throttle=throttle,
                 pcie_tx_bytes_per_s=tx, pcie_rx_bytes_per_s=rx,
             )  # fmt: skip
+
+    def untroubled(self) -> bool:
+        """Whether the last read gave a row, no fault and no sign of trouble to come."""
+        return self.reading is not None and not self.faults and not self.code
 
     def _read_memory(self) -> tuple[int | None, int | None, int | None, int | None] | None:
         """Total, reserved, used, free; None if the GPU is lost."""
@@ -284,21 +300,18 @@ class Device:
         )
 
     def _ask(self, sensor: Sensor) -> int | None:
-        return sensor.values()[0] if self._answers(sensor) else None
-
-    def _ask_pair(self, sensor: Sensor) -> tuple[int | None, ...]:
-        return sensor.values() if self._answers(sensor) else (None, None)
-
-    def _answers(self, sensor: Sensor) -> bool:
+        """The value of a sensor; None without one, and for an impossible one."""
         if sensor.off or self.lost is not None:
-            return False
+            return None
         self.calls += 1
         code = sensor.call()
-        if code == nvml.OK:
+        if code:
+            self._degrade(sensor, code)
+            return None
+        if sensor.failing:
             sensor.failing = False
-            return True
-        self._degrade(sensor, code)
-        return False
+        value = sensor.unpack()[0]
+        return value if value <= sensor.last else None
 
     def _degrade(self, one: Sensor | ProcessList, code: int) -> None:
         """Remember what a failed call says about the calls to come."""

@@ -25,6 +25,11 @@ class Fleet:
         gpus: Indices; empty means all.
         pcie: Whether PCIe throughput may be read.
 
+    Attributes:
+        boards: Every GPU, lost ones included.
+        removed: (index, UUID) of MIG instances found gone in the last round.
+        stalls: (tier, time waited) of each stall in the last round.
+
     Raises:
         UsageError: an index that this machine has not.
         DriverError: no GPU at all, or none that can be opened.
@@ -45,7 +50,11 @@ class Fleet:
         self._restart_ns = 0
         self._restarting = False
         self._restarted: str | None = None
-        self.stalled: list[tuple[int, int]] = []
+        self.stalls: list[tuple[int, int]] = []
+        self.removed: list[tuple[int, str]] = []
+        self._calm = False
+        self._devices: list[Device] = []
+        self._reads: list[Job] = []
         self._open_all()
 
     def _open_all(self) -> None:
@@ -82,26 +91,25 @@ class Fleet:
                 seen.append(_about(board, GPU_LOST, board.reason))
         return seen
 
-    def read(
-        self, ask: int, *, slot_ns: int, jump_gap_ns: int, limit_s: float, now_ns: int
-    ) -> tuple[list[Device], list[Observation], list[tuple[int, str]]]:
-        """One round.
+    def plan(
+        self, ask: int, *, slot_ns: int, jump_gap_ns: int, now_ns: int, seen: list[Observation]
+    ) -> list[Job]:
+        """The jobs of one round.
 
         Args:
             ask: Tiers that are due, a mask of `LOOKED_*`.
             slot_ns: The instant this tick is scheduled for.
             jump_gap_ns: See `Device`.
-            limit_s: When a call counts as stalled.
             now_ns: Boot-time clock.
-
-        Returns:
-            Devices with a reading; what was observed; (index, UUID) of devices that are no more.
+            seen: Takes what is observed.
         """
-        seen: list[Observation] = []
-        self.stalled = []
-        jobs: list[Job] = []
         for job in self._sampler.returned():
             self._came_back(job, now_ns, seen)
+        if self._calm:
+            for board in self.boards:
+                board.ask, board.slot_ns, board.jump_gap_ns = ask, slot_ns, jump_gap_ns
+            return list(self._reads)
+        jobs: list[Job] = []
         for board in self.boards:
             if board.state == OK:
                 board.ask = -1 if board.fresh else ask
@@ -114,12 +122,27 @@ class Fleet:
             self._restart_ns = now_ns + _PROBE_NS
             self._restarting = True
             jobs.append(self._restart)
-        stalled = self._sampler.run(jobs, limit_s)
+        return jobs
+
+    def collect(
+        self, jobs: Sequence[Job], *, limit_s: float, now_ns: int, seen: list[Observation]
+    ) -> list[Device]:
+        """What the round of `jobs` gave, those aside that the sampler calls stalled.
+
+        Returns:
+            Devices with a reading.
+        """
+        self.removed = []
+        stalled = self._sampler.stalled
+        if self._calm and not stalled:
+            devices = self._devices
+            if all(device.untroubled() for device in devices):
+                return devices
+        self._calm = False
+        self.stalls = []
         for job in stalled:
             self._park(job, limit_s, now_ns, seen)
         owners = {board.read: board for board in self.boards}
-        devices: list[Device] = []
-        removed: list[tuple[int, str]] = []
         read: list[Board] = []
         for job in jobs:
             if job in stalled:
@@ -131,7 +154,13 @@ class Fleet:
                 read.append(owner)
         if read and self._is_down(read):
             self._go_down(read, now_ns, seen)
-            return [], seen, []
+            return []
+        return self._sort_out(read, now_ns, seen)
+
+    def _sort_out(
+        self, read: Sequence[Board], now_ns: int, seen: list[Observation]
+    ) -> list[Device]:
+        devices: list[Device] = []
         for board in read:
             board.fresh = board.changed
             reason = board.lost()
@@ -143,7 +172,7 @@ class Fleet:
                 if device.reading is not None:
                     devices.append(device)
             if board.changed:
-                removed += [(board.index, uuid) for uuid in board.gone]
+                self.removed += [(board.index, uuid) for uuid in board.gone]
                 seen += [
                     Observation(
                         what=GPU_LOST, gpu=board.index, uuid=uuid,
@@ -152,7 +181,14 @@ class Fleet:
                     for uuid in board.gone
                 ]  # fmt: skip
                 seen += board.facts
-        return devices, seen, removed
+        # Nothing to sort out next time, as long as nothing happens: that is nearly always.
+        self._calm = all(
+            board.state == OK and not board.fresh and len(board.devices) == 1
+            for board in self.boards
+        ) and len(devices) == len(self.boards)
+        self._devices = devices
+        self._reads = [board.read for board in self.boards]
+        return devices
 
     # Trouble ------------------------------------------------------------------------------
 
@@ -164,7 +200,7 @@ class Fleet:
             if job == board.read:
                 board.state, board.since_ns = PARKED, now_ns
                 stage = next((d.stage for d in board.devices if d.reading is None), 0)
-                self.stalled.append((stage, round(limit_s * NS_PER_S)))
+                self.stalls.append((stage, round(limit_s * NS_PER_S)))
                 what = TIERS[stage]
                 text = (
                     f"reading {what} has not returned for {format_duration(limit_s)}; "

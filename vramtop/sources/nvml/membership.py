@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from vramtop.samples import FAULT, GONE, PROCESS, Observation, ProcessReading
@@ -10,12 +10,10 @@ from vramtop.sources.nvml import _compat as nvml
 from vramtop.sources.nvml.devices import Device
 from vramtop.sources.nvml.identity import Identities, Identity
 from vramtop.sources.nvml.processes import COMPUTE, GRAPHICS, MPS
+from vramtop.sources.nvml.sampler import Job
 
 FactsReader = Callable[[int, int | None], Mapping[str, object]]
 """(pid, start time) to process facts; empty if they cannot be read or it is another process."""
-
-Jobs = Callable[[list[Callable[[], None]]], list[Callable[[], None]]]
-"""Runs jobs under the watchdog and returns those that did not return."""
 
 _LETTERS = ((COMPUTE, "C"), (GRAPHICS, "G"), (MPS, "M"))
 
@@ -49,23 +47,23 @@ class Membership:
     Args:
         identities: Who a PID is.
         facts: Reads process facts; None records the name only.
-        run: Runs jobs under the watchdog.
     """
 
-    def __init__(self, identities: Identities, facts: FactsReader | None, run: Jobs) -> None:
+    def __init__(self, identities: Identities, facts: FactsReader | None) -> None:
         self._identities = identities
         self._facts = facts
-        self._run = run
+        self._born: list[tuple[Device, Identity, int]] = []
+        self._left: list[tuple[Device, Identity]] = []
+        self._facts_jobs: dict[int, _FactsJob] = {}
+        self._peak_jobs: dict[tuple[str, int], _PeakJob] = {}
         self._on: dict[str, dict[int, Identity]] = {}
         self._rows: dict[str, tuple[Any, int, tuple[ProcessReading, ...]]] = {}
 
-    def look(self, devices: list[Device]) -> tuple[list[ProcessReading], list[Observation]]:
-        """Rows and observations of `devices`, whose lists were read at this tick."""
+    def look(self, devices: list[Device]) -> list[ProcessReading]:
+        """Rows of `devices`, whose lists were read at this tick; notes births and deaths."""
         identities = self._identities
         identities.refresh()
         rows: list[ProcessReading] = []
-        born: list[tuple[Device, Identity, int]] = []
-        left: list[tuple[Device, Identity]] = []
         for device in devices:
             listed = device.listed
             cached = self._rows.get(device.uuid)
@@ -74,15 +72,40 @@ class Membership:
             if cached is not None and cached[0] is listed and cached[1] == identities.epoch:
                 rows += cached[2]
                 continue
-            mine = self._update(device, listed, born, left)
+            mine = self._update(device, listed)
             self._rows[device.uuid] = (listed, identities.epoch, mine)
             rows += mine
-        return rows, self._farewell(left) + self._introduce(born)
+        return rows
+
+    def inquiries(self) -> list[Job]:
+        """Jobs that find out about processes that came or went; `news` uses what they find."""
+        self._facts_jobs = {}
+        if self._facts is not None:
+            for _, identity, _ in self._born:
+                # Without a start time it may be anyone; facts would be a guess.
+                if identity.start_time is not None:
+                    self._facts_jobs[id(identity)] = _FactsJob(self._facts, identity)
+        self._peak_jobs = {
+            (device.uuid, identity.pid): _PeakJob(device, identity.pid)
+            for device, identity in self._left
+            if device.accounting
+        }
+        return [*self._peak_jobs.values(), *self._facts_jobs.values()]
+
+    def news(self, stalled: Sequence[Job]) -> list[Observation]:
+        """What is observed about processes that came or went since the last call."""
+        observations = self._farewell() + self._introduce(stalled)
+        self._born, self._left = [], []
+        return observations
+
+    @property
+    def changed(self) -> bool:
+        """Whether processes came or went in the last look."""
+        return bool(self._born or self._left)
 
     def _update(
-        self, device: Device, listed: Mapping[int, tuple[int | None, int]],
-        born: list[tuple[Device, Identity, int]], left: list[tuple[Device, Identity]],
-    ) -> tuple[ProcessReading, ...]:  # fmt: skip
+        self, device: Device, listed: Mapping[int, tuple[int | None, int]]
+    ) -> tuple[ProcessReading, ...]:
         gpu, uuid = device.gpu, device.uuid
         before = self._on.get(uuid, {})
         now: dict[int, Identity] = {}
@@ -92,7 +115,7 @@ class Membership:
             now[pid] = identity
             if before.get(pid) is not identity:
                 identity.uuids.add(uuid)
-                born.append((device, identity, kinds))
+                self._born.append((device, identity, kinds))
             rows.append(
                 ProcessReading(
                     gpu=gpu, uuid=uuid, pid=pid, start_time=identity.start_time,
@@ -103,20 +126,13 @@ class Membership:
         for pid, identity in before.items():
             if now.get(pid) is not identity:
                 self._identities.leave(identity, uuid)
-                left.append((device, identity))
+                self._left.append((device, identity))
         return tuple(rows)
 
-    def _farewell(self, left: list[tuple[Device, Identity]]) -> list[Observation]:
-        jobs = {
-            (device.uuid, identity.pid): _PeakJob(device, identity.pid)
-            for device, identity in left
-            if device.accounting
-        }
-        if jobs:
-            self._run(list(jobs.values()))
+    def _farewell(self) -> list[Observation]:
         observations = []
-        for device, identity in left:
-            job = jobs.get((device.uuid, identity.pid))
+        for device, identity in self._left:
+            job = self._peak_jobs.get((device.uuid, identity.pid))
             peak = None if job is None else job.peak_bytes
             data = None if peak is None else {"peak_bytes": peak}
             observations.append(
@@ -133,29 +149,21 @@ class Membership:
             left.append(_about(GONE, gpu, uuid, identity, name=identity.comm))
         return left
 
-    def _introduce(self, born: list[tuple[Device, Identity, int]]) -> list[Observation]:
-        """Observations with the facts of new processes, read once per process."""
+    def _introduce(self, stalled: Sequence[Job]) -> list[Observation]:
         facts: dict[int, Mapping[str, object]] = {}
         faults: list[Observation] = []
-        if self._facts is not None and born:
-            reader = self._facts
-            # Without a start time it may be anyone; facts would be a guess.
-            new = {id(i): i for _, i, _ in born if i.start_time is not None}
-            jobs = [_FactsJob(reader, identity) for identity in new.values()]
-            stalled = self._run(list(jobs))
-            for job in jobs:
-                if job in stalled:
-                    text = "reading its facts from /proc does not return"
-                    faults.append(
-                        Observation(
-                            what=FAULT, pid=job.identity.pid, name="process facts", text=text,
-                            start_time=job.identity.start_time,
-                        )
-                    )  # fmt: skip
-                else:
-                    facts[id(job.identity)] = job.facts
+        for key, job in self._facts_jobs.items():
+            if job in stalled:
+                faults.append(
+                    Observation(
+                        what=FAULT, pid=job.identity.pid, start_time=job.identity.start_time,
+                        name="process facts", text="reading them from /proc does not return",
+                    )
+                )  # fmt: skip
+            else:
+                facts[key] = job.facts
         observations = []
-        for device, identity, kinds in born:
+        for device, identity, kinds in self._born:
             data = dict(facts.get(id(identity), ()))
             name = data.pop("name", None)
             data["type"] = "+".join(letter for kind, letter in _LETTERS if kinds & kind)

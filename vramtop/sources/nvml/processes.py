@@ -19,6 +19,7 @@ PID_LIMIT = 2**22
 # lists of MIG instances are asked from the instances.
 _ROWS = {stride: struct.Struct(f"<I4xQ{stride - 16}x") for stride in (16, 24, 32)}
 _FILL = 0xAA
+_MOST_ROWS = 2**16
 
 Rows = list[tuple[int, int]]
 
@@ -52,6 +53,11 @@ class ProcessList:
         calls: Native calls made.
     """
 
+    __slots__ = (
+        "_buffer", "_confirmed", "_count", "_count_ref", "_function", "_handles", "_room",
+        "_rows", "_stride", "_view", "calls", "failing", "kind", "name", "off", "rows",
+    )  # fmt: skip
+
     def __init__(self, kind: int, handles: Sequence[Any]) -> None:
         found = find_call(kind)
         self.kind = kind
@@ -64,6 +70,7 @@ class ProcessList:
             self._function, self._stride, self.name = found
         self._handles = tuple(handles)
         self._confirmed = False
+        self._rows = _ROWS[24]
         self._count = ctypes.c_uint(0)
         self._count_ref = ctypes.byref(self._count)
         self._reserve(32)
@@ -78,33 +85,30 @@ class ProcessList:
     def read(self) -> int:
         """Read the list; returns NVML's code, and leaves the result in `rows`."""
         rows: Rows = []
-        for handle in self._handles:
-            code = self._read_one(handle, rows)
-            if code:
-                return code
-        self.rows = rows
-        return nvml.OK
-
-    def _read_one(self, handle: Any, rows: Rows) -> int:
         count = self._count
-        for _ in range(4):
+        for handle in self._handles:
             if not self._confirmed:
                 ctypes.memset(self._buffer, _FILL, len(self._buffer))
             count.value = self._room
             self.calls += 1
             code = self._function(handle, self._count_ref, self._buffer)
-            if code != nvml.INSUFFICIENT_SIZE:
-                break
-            self._reserve(2 * max(count.value, self._room))
-        if code:
-            return code
-        found = count.value
-        if found:
-            if not self._confirmed:
-                self._stride = measured_stride(self._view, found, self._stride)
-                self._confirmed = True
-            rows += _ROWS[self._stride].iter_unpack(self._view[: found * self._stride])
+            if code:
+                if code == nvml.INSUFFICIENT_SIZE and self._room < _MOST_ROWS:
+                    self._reserve(2 * max(count.value, self._room))
+                    return self.read()
+                return code
+            found = count.value
+            if found:
+                if not self._confirmed:
+                    self._confirm(found)
+                rows += self._rows.iter_unpack(self._view[: found * self._stride])
+        self.rows = rows
         return nvml.OK
+
+    def _confirm(self, found: int) -> None:
+        self._stride = measured_stride(self._view, found, self._stride)
+        self._rows = _ROWS[self._stride]
+        self._confirmed = True
 
 
 def measured_stride(buffer: memoryview, count: int, expected: int) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 
 from vramtop.errors import UsageError
@@ -15,6 +16,7 @@ from vramtop.samples import (
     LOOKED_PROCESSES,
     LOOKED_SLOW,
     LOOKED_UTIL,
+    DeviceReading,
     Observation,
     ProcessReading,
     Tick,
@@ -34,6 +36,7 @@ _OFTEN_PERIOD_NS = NS_PER_S
 _SLOW_PERIOD_NS = 15 * NS_PER_S
 _JUMP_GAP_NS = NS_PER_S // 4
 _GAP_INTERVALS, _GAP_NS = 3, 2 * NS_PER_S
+_MADE_LIMIT = 16
 _INTERVAL_RANGE_S = (0.01, 3600.0)
 
 
@@ -75,46 +78,49 @@ class NvmlSource:
         self._clock = TickClock(self._interval_ns)
         self._limit_s = min(0.5, max(0.1, interval_s / 2))
         visible = pids_are_local(driver, pid_namespace())
-        self._members = Membership(Identities(visible=visible), facts, self._run_aside)
+        self._members = Membership(Identities(visible=visible), facts)
         often = max(self._interval_ns, _OFTEN_PERIOD_NS)
         slow = max(self._interval_ns, _SLOW_PERIOD_NS)
         self._memory = Tier(0, self._interval_ns)
         self._lists = Tier(LOOKED_PROCESSES, often)
+        # A whole round that is shorter than this cannot hold anything too expensive.
+        self._worth_a_look_ns = self._interval_ns // 10
+        self._due: list[Tier] = []
         self._tiers = [Tier(LOOKED_UTIL, often), self._lists, Tier(LOOKED_SLOW, slow)]
         if pcie:
             self._tiers.append(Tier(LOOKED_PCIE, often))
         self._visible = visible
-        self._ticks = self._lateness_ns = self._spent_ns = 0
-        self._calls_before = self._missed_before = 0
-
-    def _run_aside(self, jobs: list[Job]) -> list[Job]:
-        return self._sampler.run(jobs, self._limit_s)
+        self._lateness_ns = self._spent_ns = 0
+        self._told: dict[str, int] = {}
+        # The tick in the making.
+        self._seq = self._last_ns = self._now_ns = self._wall_ns = self._began_ns = 0
+        self._made: deque[Tick] = deque()
+        self._jobs: list[Job] = []
+        self._round: list[Job] = []
+        self._seen: list[Observation] = []
+        self._readings: tuple[DeviceReading, ...] = ()
+        self._process_rows: list[ProcessReading] = []
 
     def ticks(self) -> Iterator[Tick]:
-        """Ticks in order; sleeps until the next is due; ends after `close`."""
-        clock = self._clock
-        seq, last_ns = 0, 0
+        """Ticks in order; sleeps until the next is due; ends after `close`.
+
+        Reading goes on while the consumer is busy: up to 16 ticks wait for it, and only then
+        are ticks skipped and counted as missed.
+        """
+        sampler, made = self._sampler, self._made
+        patient = (self._conclude, self._report)
+        sampler.start(self._begin, [], limit_s=self._limit_s, patient=patient)
         try:
-            while clock.wait(self._alarm):
-                now_ns, wall_ns = boot_ns(), time.time_ns()
-                seen = self._snapshot(now_ns) if seq == 0 else []
-                self._note_time(now_ns, last_ns, wall_ns, seen)
-                devices, rows = self._read(now_ns, seen)
-                if self._alarm.rung:
-                    return
-                yield Tick(
-                    seq=seq,
-                    mono_ns=now_ns,
-                    t_us=wall_ns // 1000,
-                    devices=tuple([device.reading for device in devices if device.reading]),
-                    processes=tuple(rows),
-                    observations=tuple(seen),
-                )
-                seq, last_ns = seq + 1, now_ns
+            going = True
+            while going and not self._alarm.rung:
+                going = sampler.wait(self._clock.left_ns() / NS_PER_S)
+                while made:
+                    yield made.popleft()
         finally:
+            self._alarm.ring()
+            if sampler.finish():
+                self._members.close()
             self._fleet.close()
-            self._sampler.close()
-            self._members.close()
 
     def close(self) -> None:
         """End `ticks` soon, from any thread or a signal handler; safe to call twice."""
@@ -127,17 +133,93 @@ class NvmlSource:
             ticks; missed (ticks skipped because their time had passed); lateness_max_ns;
             nvml_ns (time in rounds of reading, start to end); nvml_calls (native calls).
         """
-        calls, missed = self._fleet.calls, self._clock.missed
-        figures = {
-            "ticks": self._ticks,
-            "missed": missed - self._missed_before,
-            "lateness_max_ns": self._lateness_ns,
+        now = {
+            "ticks": self._seq,
+            "missed": self._clock.missed,
             "nvml_ns": self._spent_ns,
-            "nvml_calls": calls - self._calls_before,
+            "nvml_calls": self._fleet.calls,
         }
-        self._calls_before, self._missed_before = calls, missed
-        self._ticks = self._lateness_ns = self._spent_ns = 0
+        figures = {name: value - self._told.get(name, 0) for name, value in now.items()}
+        figures["lateness_max_ns"], self._lateness_ns = self._lateness_ns, 0
+        self._told = now
         return figures
+
+    # Jobs of the sampler thread ----------------------------------------------------------
+
+    def _begin(self) -> list[Job]:
+        """Sleep until a tick is due; returns the jobs that make it."""
+        while True:
+            if not self._clock.wait(self._alarm):
+                return []
+            if len(self._made) < _MADE_LIMIT:
+                break
+            self._clock.missed += 1
+        now_ns, wall_ns = boot_ns(), time.time_ns()
+        seen = self._seen = self._snapshot(now_ns) if self._seq == 0 else []
+        self._note_time(now_ns, wall_ns, seen)
+        self._now_ns, self._wall_ns = now_ns, wall_ns
+        slot_ns, ask = self._clock.due_ns, 0
+        due = self._due = [self._memory]
+        for tier in self._tiers:
+            if tier.due(slot_ns):
+                ask |= tier.bit
+                due.append(tier)
+        self._began_ns = time.monotonic_ns()
+        self._round = self._fleet.plan(
+            ask, slot_ns=slot_ns, jump_gap_ns=_JUMP_GAP_NS * self._lists.factor,
+            now_ns=now_ns, seen=seen,
+        )  # fmt: skip
+        self._jobs = [*self._round, self._conclude]
+        return self._jobs
+
+    def _conclude(self) -> None:
+        """Take what the round gave; find out about processes that came or went."""
+        seen = self._seen
+        devices = self._fleet.collect(
+            self._round, limit_s=self._limit_s, now_ns=self._now_ns, seen=seen
+        )
+        round_ns = time.monotonic_ns() - self._began_ns
+        self._spent_ns += round_ns
+        for gpu, uuid in self._fleet.removed:
+            seen += self._members.forget(gpu, uuid)
+        if round_ns < self._worth_a_look_ns:
+            for tier in self._due:
+                tier.cheap()
+        else:
+            self._back_off(devices, seen)
+        # A list, then a tuple of it: quicker than a generator, and this is every tick.
+        self._readings = tuple([device.reading for device in devices if device.reading])
+        listed = [
+            device
+            for device, reading in zip(devices, self._readings, strict=True)
+            if reading.looked & LOOKED_PROCESSES
+        ]
+        self._process_rows = self._members.look(listed) if listed else []
+        if listed and self._members.changed:
+            self._jobs += self._members.inquiries()
+            self._jobs.append(self._report)
+        else:
+            self._make_tick()
+
+    def _report(self) -> None:
+        """Say which processes came and went."""
+        self._seen += self._members.news(self._sampler.stalled)
+        self._make_tick()
+
+    def _make_tick(self) -> None:
+        self._made.append(
+            Tick(
+                seq=self._seq,
+                mono_ns=self._now_ns,
+                t_us=self._wall_ns // 1000,
+                devices=self._readings,
+                processes=tuple(self._process_rows),
+                observations=tuple(self._seen),
+            )
+        )
+        self._seq += 1
+        self._last_ns = self._now_ns
+        self._sampler.signal()
 
     # ------------------------------------------------------------------------------------
 
@@ -155,9 +237,9 @@ class NvmlSource:
             seen.append(Observation(what=FAULT, name="process facts", text=text))
         return seen
 
-    def _note_time(self, now_ns: int, last_ns: int, wall_ns: int, seen: list[Observation]) -> None:
+    def _note_time(self, now_ns: int, wall_ns: int, seen: list[Observation]) -> None:
+        last_ns = self._last_ns
         clock = self._clock
-        self._ticks += 1
         self._lateness_ns = max(self._lateness_ns, now_ns - clock.due_ns)
         step_ns = clock.step_ns(now_ns, wall_ns)
         if step_ns is not None:
@@ -170,45 +252,15 @@ class NvmlSource:
                 text = "the recorder was held up (machine overloaded, stopped or paused)"
             seen.append(Observation(what=GAP, text=text))
 
-    def _read(
-        self, now_ns: int, seen: list[Observation]
-    ) -> tuple[list[Device], list[ProcessReading]]:
-        slot_ns = self._clock.due_ns
-        ask = 0
-        for tier in self._tiers:
-            if tier.due(slot_ns):
-                ask |= tier.bit
-        began = time.monotonic_ns()
-        devices, observed, removed = self._fleet.read(
-            ask,
-            slot_ns=slot_ns,
-            jump_gap_ns=_JUMP_GAP_NS * self._lists.factor,
-            limit_s=self._limit_s,
-            now_ns=now_ns,
-        )
-        self._spent_ns += time.monotonic_ns() - began
-        seen += observed
-        for gpu, uuid in removed:
-            seen += self._members.forget(gpu, uuid)
-        rows: list[ProcessReading] = []
-        listed = [
-            device
-            for device in devices
-            if device.reading is not None and device.reading.looked & LOOKED_PROCESSES
-        ]
-        if listed:
-            rows, born = self._members.look(listed)
-            seen += born
-        self._back_off(devices, seen)
-        return devices, rows
-
     def _back_off(self, devices: list[Device], seen: list[Observation]) -> None:
         """Read less often what has become expensive, and say so."""
+        # While anything is read less often, look closely, to see when it is cheap again.
+        self._worth_a_look_ns = 0
         total: dict[int, int] = {}
         for device in devices:
             for bit, spent_ns in device.spent_ns.items():
                 total[bit] = total.get(bit, 0) + spent_ns
-        for bit, limit_ns in self._fleet.stalled:
+        for bit, limit_ns in self._fleet.stalls:
             total[bit] = total.get(bit, 0) + limit_ns
         for tier in self._tiers:
             spent = total.get(tier.bit)
@@ -230,3 +282,5 @@ class NvmlSource:
             seen.append(
                 Observation(what=INTERVAL, text=text, data={"interval_ns": self._memory.period_ns})
             )
+        if all(tier.factor == 1 for tier in (self._memory, *self._tiers)):
+            self._worth_a_look_ns = self._interval_ns // 10
