@@ -78,7 +78,7 @@ def test_what_a_full_disk_costs_is_counted_and_recorded(tmp_path):
     with small_disk(tmp_path, "64k"):
         path = tmp_path / "run.parquet"
         writer = RecordingWriter(
-            path, seal=False, on_fault=said.append, patience_s=0.001, buffer_bytes=20_000
+            path, seal=False, on_fault=said.append, patience_s=0.5, buffer_bytes=20_000
         )
         for tick in ticks[:500]:
             writer.append(tick)
@@ -88,6 +88,7 @@ def test_what_a_full_disk_costs_is_counted_and_recorded(tmp_path):
         wait_until(lambda: writer._waiting_bytes == 0, timeout_s=10)
         for tick in ticks[500:]:
             writer.append(tick)
+            wait_until(lambda: writer._waiting_bytes == 0)
         writer.close()
         recording = open_recording(path)
         found = read(recording)
@@ -190,6 +191,7 @@ def test_a_disk_that_does_not_answer_stalls_no_tick(tmp_path):
     wait_until(lambda: writer._waiting_bytes == 0)
     for tick in ticks[300:]:
         writer.append(tick)
+        wait_until(lambda: writer._waiting_bytes == 0)
     os.dup2(real, writer._fd)
     os.close(writing)
     writer.close()
