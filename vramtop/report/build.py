@@ -16,7 +16,7 @@ import numpy as np
 
 from vramtop.blocks import Block, IntArray
 from vramtop.engine import Engine
-from vramtop.events import Changepoint, Event, Gap, Oom
+from vramtop.events import Changepoint, Event, Gap, Oom, OomRiskChanged, PhaseChanged
 from vramtop.report.findings import conclude
 from vramtop.report.histories import Facts, Histories
 from vramtop.report.model import DeviceHistory, Evidence, Moment, Report, TimedEvent, tightest
@@ -38,6 +38,7 @@ _WINDOW_NS = 60 * NS_PER_S
 _AFTER_OOM_NS = 10 * NS_PER_S
 _MOST_OOMS_TOLD = 8
 _INDEX_EVERY = 64
+_MOST_RISES = 50
 
 
 class TickId(Protocol):
@@ -110,6 +111,9 @@ class _Pass:
     gaps: list[tuple[int, int, str | None, str | None]] = field(default_factory=list)
     kinds: Counter[str] = field(default_factory=Counter)
     events: list[TimedEvent] = field(default_factory=list)
+    levels: dict[tuple[str | None, int | None], str] = field(default_factory=dict)
+    phases: dict[tuple[object, ...], TimedEvent] = field(default_factory=dict)
+    rises: list[tuple[int, TimedEvent]] = field(default_factory=list)
     messages: list[tuple[int, Observation]] = field(default_factory=list)
     index: list[tuple[IntArray, IntArray]] = field(default_factory=list)
 
@@ -162,11 +166,38 @@ class _Pass:
                 if len(self.gaps) < _MOST_EVENTS_OF_A_KIND:
                     self.gaps.append((max(start, 0), at_ns, event.text, event.uuid))
             self.kinds[event.kind] += 1
+            timed = TimedEvent(elapsed_ns=at_ns, event=event)
             # A tentative changepoint is superseded by its confirmation or by nothing.
             if isinstance(event, Changepoint) and event.state != "confirmed":
                 continue
-            if self.kinds[event.kind] <= _MOST_EVENTS_OF_A_KIND:
-                self.events.append(TimedEvent(elapsed_ns=at_ns, event=event))
+            self._remember(timed)
+            if self._is_kept(event):
+                self.events.append(timed)
+
+    def _is_kept(self, event: Event) -> bool:
+        """Few of each kind; but every change of the risk, because lead times rest on it."""
+        if isinstance(event, OomRiskChanged):
+            key = (event.uuid, event.pid)
+            before, self.levels[key] = self.levels.get(key, "none"), event.level
+            if before != event.level:
+                return True
+        return self.kinds[event.kind] <= _MOST_EVENTS_OF_A_KIND
+
+    def _remember(self, timed: TimedEvent) -> None:
+        """Follow the phases and the largest rises up to the first out-of-memory."""
+        event = timed.event
+        if self.kinds[Oom.kind]:
+            return
+        if isinstance(event, PhaseChanged):
+            self.phases[event.uuid, event.pid, event.start_time, event.life] = timed
+        elif isinstance(event, Changepoint) and event.pid is not None:
+            self.rises.append((event.after_bytes - event.before_bytes, timed))
+            if len(self.rises) > 4 * _MOST_RISES:
+                self.rises = self.largest_rises()
+
+    def largest_rises(self) -> list[tuple[int, TimedEvent]]:
+        """The largest rises of processes, the largest first."""
+        return sorted(self.rises, key=lambda rise: (-rise[0], rise[1].elapsed_ns))[:_MOST_RISES]
 
     def seq_before(self, elapsed_ns: int) -> int:
         """A tick at or shortly before this time."""
@@ -228,6 +259,8 @@ def build(recording: Readable, *, source: str, buckets: int = 1000) -> Report:
         devices=devices,
         events=tuple(seen.events),
         events_seen=dict(seen.kinds),
+        phases=tuple(seen.phases.values()),
+        rises=tuple(timed for _, timed in seen.largest_rises()),
         ooms=(),
         moments=(),
         evidence=Evidence(

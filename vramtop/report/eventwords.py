@@ -36,7 +36,11 @@ def describe(event: Event) -> str:
     if isinstance(event, (GpuLost, GpuBack, Gap, Mark, Fault)):
         return _observed(event)
     if isinstance(event, PhaseChanged):
-        rate = "" if event.phase == "stable" else f" at {format_rate(event.rate_bytes_per_s)}"
+        rate = (
+            ""
+            if event.phase in ("stable", "volatile")
+            else f" at {format_rate(event.rate_bytes_per_s)}"
+        )
         return f"{event.phase}{rate}"
     if isinstance(event, Changepoint):
         change = event.after_bytes - event.before_bytes

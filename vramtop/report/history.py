@@ -5,7 +5,9 @@ from __future__ import annotations
 from vramtop.events import Changepoint, Leak, PhaseChanged
 from vramtop.report.model import OutOfMemory, Report, Section
 from vramtop.report.places import clock, gpu_label, series_label
-from vramtop.units import MIB, format_bytes, format_pct, format_rate
+from vramtop.units import MIB, NS_PER_S, format_bytes, format_pct, format_rate
+
+_LATE_NS = 30 * NS_PER_S
 
 
 def history(report: Report, oom: OutOfMemory | None) -> Section:
@@ -27,7 +29,7 @@ def history(report: Report, oom: OutOfMemory | None) -> Section:
         )
     words += _leaks(report, uuid, stop_ns)
     words += _growth(report, uuid, stop_ns)
-    words += _steps(report, uuid, stop_ns)
+    words += _steps(report, uuid)
     return Section(
         heading="How did it come to that?" if oom is not None else "What did memory do?",
         sentences=tuple(words),
@@ -53,15 +55,14 @@ def _leaks(report: Report, uuid: str | None, stop_ns: int) -> list[str]:
 
 def _growth(report: Report, uuid: str | None, stop_ns: int) -> list[str]:
     """The phase that each series was last in before the end of the story, if it grew."""
-    last: dict[tuple[str | None, int | None], tuple[int, PhaseChanged]] = {}
-    for timed in report.events:
-        event = timed.event
-        if isinstance(event, PhaseChanged) and timed.elapsed_ns < stop_ns:
-            last[event.uuid, event.pid] = (timed.elapsed_ns, event)
     growing = {
-        key: (at_ns, event)
-        for key, (at_ns, event) in last.items()
-        if event.phase == "growing" and (uuid is None or event.uuid == uuid)
+        (event.uuid, event.pid): (timed.elapsed_ns, event)
+        for timed in report.phases
+        if isinstance(event := timed.event, PhaseChanged)
+        and event.phase == "growing"
+        and (uuid is None or event.uuid == uuid)
+        and timed.elapsed_ns < stop_ns
+        and _there_until(report, event, stop_ns)
     }
     words = [
         f"{series_label(report, event.uuid, event.gpu, event.pid)} was growing from "
@@ -73,22 +74,32 @@ def _growth(report: Report, uuid: str | None, stop_ns: int) -> list[str]:
     return _capped(words)
 
 
-def _steps(report: Report, uuid: str | None, stop_ns: int) -> list[str]:
+def _there_until(report: Report, event: PhaseChanged, stop_ns: int) -> bool:
+    """Whether the process was still there when the story ends; a device always is."""
+    device = report.device(event.uuid)
+    if event.pid is None or device is None:
+        return True
+    return any(
+        process.key.pid == event.pid and process.last_ns >= stop_ns - _LATE_NS
+        for process in device.processes
+    )
+
+
+def _steps(report: Report, uuid: str | None) -> list[str]:
     """The largest confirmed rises of processes, in order of time."""
-    steps = [
-        (event.after_bytes - event.before_bytes, event)
-        for event in (timed.event for timed in report.events if timed.elapsed_ns <= stop_ns)
-        if isinstance(event, Changepoint)
-        and event.pid is not None
+    largest = [
+        event
+        for timed in report.rises
+        if isinstance(event := timed.event, Changepoint)
         and (uuid is None or event.uuid == uuid)
         and event.after_bytes - event.before_bytes >= 256 * MIB
-    ]
-    largest = sorted(steps, key=lambda step: -step[0])[:3]
+    ][:3]
     return [
-        f"{series_label(report, event.uuid, event.gpu, event.pid)} rose by {format_bytes(rise)} to "
+        f"{series_label(report, event.uuid, event.gpu, event.pid)} rose by "
+        f"{format_bytes(event.after_bytes - event.before_bytes)} to "
         f"{format_bytes(event.after_bytes)} at "
         f"{clock(report, round(event.at * 1e9) - (report.first_t_us or 0) * 1000)}."
-        for rise, event in sorted(largest, key=lambda step: step[1].at)
+        for event in sorted(largest, key=lambda event: event.at)
     ]
 
 

@@ -190,8 +190,8 @@ def _table(table: Table, classes: Sequence[str] = ()) -> str:
 
 def _cell(cell: Cell) -> str:
     if not cell.figure:
-        long = ' class="long"' if len(cell.text) > 60 else ""
-        return f"<td{long}>{escape(cell.text)}</td>"
+        of_class = "long" if len(cell.text) > 60 else "short" if len(cell.text) <= 24 else ""
+        return f"<td{f' class={of_class}' if of_class else ''}>{escape(cell.text)}</td>"
     order = "" if cell.order is None else f' data-order="{cell.order:.17g}"'
     return f'<td class="figure"{order}>{escape(cell.text)}</td>'
 

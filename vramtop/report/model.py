@@ -247,6 +247,8 @@ class Report:
         ooms: In order of time; the first is told in full.
         moments: The OOM's, or the peak's; then the end's, per device.
         events: The most telling ones in order; `events_seen` counts all by kind.
+        phases: The last change of phase of each series before the first out-of-memory.
+        rises: The largest confirmed rises of processes before it, the largest first.
         headline: The answer in one line.
         outcome, asked, history, warned, advice, quality: The sections, in reading order.
     """
@@ -265,6 +267,8 @@ class Report:
     devices: tuple[DeviceHistory, ...]
     events: tuple[TimedEvent, ...]
     events_seen: Mapping[str, int]
+    phases: tuple[TimedEvent, ...]
+    rises: tuple[TimedEvent, ...]
     ooms: tuple[OutOfMemory, ...]
     moments: tuple[Moment, ...]
     evidence: Evidence

@@ -53,6 +53,7 @@ th, td {
 }
 td:first-child:not(.figure) { min-width: 11rem; }
 td.figure + td:not(.figure), th.figure + th:not(.figure) { padding-left: 1rem; }
+td.short:not(:first-child) { white-space: nowrap; }
 td.long { overflow-wrap: anywhere; min-width: 16rem; }
 thead th { color: var(--faint); font-weight: 600; vertical-align: bottom; }
 td.figure, th.figure { text-align: right; font-variant-numeric: tabular-nums; }
@@ -76,7 +77,8 @@ footer { margin-top: 3rem; color: var(--faint); font-size: .85rem; }
   main { max-width: none; padding: 0; }
   table { font-size: 8pt; }
   th, td { padding-right: .4rem; min-width: 0; }
-  td:first-child:not(.figure), td.long { min-width: 0; overflow-wrap: anywhere; }
+  td:first-child:not(.figure), td.short:not(:first-child) { white-space: nowrap; }
+td.long { min-width: 0; overflow-wrap: anywhere; }
   figure, tr { break-inside: avoid; }
   h2, caption { break-after: avoid; }
   .scroll { overflow: visible; }

@@ -49,8 +49,8 @@ def draw_panel(axes: Axes, panel: Panel, report: Report, theme: Theme) -> None:
     device = panel.device
     start_s, stop_s = panel.start_ns / NS_PER_S, panel.stop_ns / NS_PER_S
     axes.set_xlim(start_s, stop_s)
-    unit, unit_name = (GIB, "GiB") if _scale_bytes(device) >= 4 * GIB else (MIB, "MiB")
-    axes.set_ylim(0, _scale_bytes(device) / unit)
+    unit, unit_name = (GIB, "GiB") if _scale_bytes(device, report) >= 4 * GIB else (MIB, "MiB")
+    axes.set_ylim(0, _scale_bytes(device, report) / unit)
     _dress(axes, panel, report, theme, unit_name)
     rows = int(panel.height_in / 0.155) - 3
     stack = stacked(
@@ -67,13 +67,16 @@ def draw_panel(axes: Axes, panel: Panel, report: Report, theme: Theme) -> None:
     draw_names(axes, panel.device, panel.height_in, stack, theme)
 
 
-def _scale_bytes(device: DeviceHistory) -> float:
+def _scale_bytes(device: DeviceHistory, report: Report) -> float:
+    """Height of the panel in bytes: what the device has, or what any device ever held."""
     peak = device.used.peak
-    top = device.total_bytes or 0
-    if peak is not None:
+    held = 0 if peak is None else peak[1]
+    if device.total_bytes is not None:
         # A hundredth of air, so that a line at the very top is not cut.
-        top = max(top, round(peak[1] * 1.01))
-    return max(top, MIB)
+        return max(device.total_bytes, round(held * 1.01), MIB)
+    # Of unknown size: on the scale of the others, so that an idle GPU looks idle.
+    sizes = [one.total_bytes or (one.used.peak or (0, 0))[1] for one in report.devices]
+    return max([round(size * 1.05) for size in (*sizes, held)] + [GIB])
 
 
 def _dress(axes: Axes, panel: Panel, report: Report, theme: Theme, unit_name: str) -> None:
