@@ -308,10 +308,10 @@ def test_a_reader_of_the_stream_that_goes_away_ends_it_politely(tmp_path):
 def test_flooding_stderr_loses_no_output_and_ends_in_time(tmp_path):
     """Copies for the recorder may be dropped, the output itself never; a fault says so."""
     flood = (
-        "import os\nfor i in range(320): os.write(2, b'memory error out of it %03d\\n' % i * 2000)"
+        "import os\nfor i in range(160): os.write(2, b'memory error out of it %03d\\n' % i * 2000)"
     )
     done = record("-o", "r.parquet", "--", *PYTHON, flood, cwd=tmp_path)
-    expected = b"".join(b"memory error out of it %03d\n" % i * 2000 for i in range(320))
+    expected = b"".join(b"memory error out of it %03d\n" % i * 2000 for i in range(160))
     assert done.stderr == expected + b"r.parquet\n"
     assert {seen.name for seen in observed(tmp_path / "r.parquet", FAULT)} <= {"stderr"}
 

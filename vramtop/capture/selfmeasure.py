@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,9 +33,14 @@ class SelfMeasurement:
 
     Args:
         every_s: Stream time between two reports, in seconds.
+
+    Attributes:
+        source_stats: What the source says it has cost since the last call; `nvml_ns` and
+            `nvml_calls` are taken over, and `missed`, which it knows better than we.
     """
 
     def __init__(self, *, every_s: float = 30.0) -> None:
+        self.source_stats: Callable[[], Mapping[str, object]] | None = None
         self._every_ns = round(every_s * NS_PER_S)
         self._interval_ns: int | None = None
         self._since_ns: int | None = None
@@ -75,6 +81,8 @@ class SelfMeasurement:
     def _report(self, now_ns: int) -> Observation:
         cpu_s = time.process_time()
         since_ns = now_ns if self._since_ns is None else self._since_ns
+        stats = {} if self.source_stats is None else self.source_stats()
+        nvml_ns = stats.get("nvml_ns")
         report = Observation(
             what=SELF,
             pid=os.getpid(),
@@ -83,7 +91,9 @@ class SelfMeasurement:
                 "span_s": (now_ns - since_ns) / NS_PER_S,
                 "late_mean_us": self._late_ns // self._ticks // 1000,
                 "late_max_us": self._latest_ns // 1000,
-                "missed_ticks": self._missed,
+                "missed_ticks": stats.get("missed", self._missed),
+                "nvml_us": nvml_ns // 1000 if isinstance(nvml_ns, int) else None,
+                "nvml_calls": stats.get("nvml_calls"),
                 "write_us": self._work_ns // 1000,
                 "cpu_s": round(cpu_s - self._cpu_s, 6),
                 "resident_bytes": resident_bytes(),

@@ -107,6 +107,7 @@ class Session:
 
     def _record(self) -> None:
         source = self._open_source()
+        self._measurement.source_stats = getattr(source, "stats", None)
         with self._lock:
             self._source = source
             stopped_already = self.end_reason is not None
