@@ -224,7 +224,7 @@ def test_info_tells_what_a_recording_holds(tmp_path):
     assert len(facts["processes"]) == 8
     first = facts["processes"][0]
     assert (first["pid"], first["start_time"], first["gpu"]) == (4000, 777, 0)
-    assert first["peak_used_bytes"] == 2**30 + 49 * 4096
+    assert first["peak_bytes"] == 2**30 + 49 * 4096
     assert (first["first"], first["last"]) == (T0_US / 1e6, T0_US / 1e6 + 49)
 
 

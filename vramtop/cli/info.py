@@ -70,7 +70,7 @@ def _lines(facts: dict[str, Any]) -> list[str]:
         )
         lines += (
             f"  pid {process['pid']}: {process['name'] or 'unknown'}, "
-            f"peak {format_bytes(process['peak_used_bytes'])}, "
+            f"peak {format_bytes(process['peak_bytes'])}, "
             f"seen for {format_duration(process['last'] - process['first'])}"
             for process in facts["processes"]
             if process["uuid"] == gpu["uuid"]

@@ -146,7 +146,7 @@ class Summary:
             "name": self._names.get(key),
             "gpu": series.gpu,
             "uuid": key.uuid,
-            "peak_used_bytes": series.peak,
+            "peak_bytes": series.peak,
             "first": _seconds(series.first_us),
             "last": _seconds(series.last_us),
             "rows": series.rows,
