@@ -40,67 +40,70 @@ def sentence(event: Event) -> str:
     """The kind, what it is about, and what became true.
 
     >>> sentence(Gap(t_us=0, seq=9, duration_s=12.0))
-    'gap            nothing was observed for 12 s'
+    'gap            nothing for 12 s'
     """
     words = f"{about(event)}: {told(event)}" if about(event) else told(event)
     return f"{event.kind:<14} {words}"
 
 
 def told(event: Event) -> str:
-    """What became true, without what it is about."""
+    """What became true, without what it is about; text from outside is not cleaned here.
+
+    >>> told(ProcessExit(t_us=0, seq=1, name="python", exit_code=137))
+    'python left the GPU, exit code 137'
+    """
     if isinstance(event, ProcessStart):
-        state = "was already running" if event.already_running else "started"
-        return f"{event.name or 'a process of unknown name'} {state}"
+        name = event.name or "a process"
+        return f"{name} was already running" if event.already_running else f"{name} started"
     if isinstance(event, ProcessExit):
-        code = "" if event.exit_code is None else f" with exit code {event.exit_code}"
-        return f"{event.name or 'the process'} has gone{code}"
+        code = "" if event.exit_code is None else f", exit code {event.exit_code}"
+        return f"{event.name or 'a process'} left the GPU{code}"
     if isinstance(event, GpuLost):
-        return "the GPU stopped answering" + _because(event.text)
+        return event.text or "does not answer"
     if isinstance(event, GpuBack):
         away = "" if event.duration_s is None else f" after {format_duration(event.duration_s)}"
-        return f"the GPU answers again{away}" + _because(event.text)
+        return f"answers again{away}" + _because(event.text)
     if isinstance(event, Gap):
-        return f"nothing was observed for {format_duration(event.duration_s)}" + _because(
-            event.text
-        )
+        return f"nothing for {format_duration(event.duration_s)}" + _because(event.text)
     if isinstance(event, Mark):
         return event.text or "a mark"
     if isinstance(event, Fault):
-        return f"{event.name or 'something'} could not be read" + _because(event.text)
+        return ": ".join(part for part in (event.name, event.text) if part)
     return _concluded(event)
 
 
 def _concluded(event: Event) -> str:
     if isinstance(event, PhaseChanged):
-        rate = f" at {format_rate(event.rate_bytes_per_s)}" if event.rate_bytes_per_s else ""
-        return f"{event.phase}{rate}"
+        moving = event.phase in {"growing", "shrinking"}
+        return event.phase + (f" at {format_rate(event.rate_bytes_per_s)}" if moving else "")
     if isinstance(event, Changepoint):
-        move = f"{format_bytes(event.before_bytes)} to {format_bytes(event.after_bytes)}"
-        return f"{move} ({event.state})"
+        change = event.after_bytes - event.before_bytes
+        sign = "-" if change < 0 else "+"
+        return (
+            f"{sign}{format_bytes(abs(change))}: from {format_bytes(event.before_bytes)} to "
+            f"{format_bytes(event.after_bytes)} ({event.state})"
+        )
     if isinstance(event, Segment):
         lasted = format_duration(event.end - event.start)
         return f"{event.label}, {format_bytes(event.mean_bytes)} for {lasted}"
     if isinstance(event, Leak):
-        low, high = (
-            format_rate(event.slope_low_bytes_per_s),
-            format_rate(event.slope_high_bytes_per_s),
-        )
-        return f"leaks {low} to {high}"
+        low, high = event.slope_low_bytes_per_s, event.slope_high_bytes_per_s
+        return f"grows without end, between {format_rate(low)} and {format_rate(high)}"
     if isinstance(event, OomRiskChanged):
         if event.eta_low_s is None or event.eta_high_s is None:
             return f"{event.level}: {event.reason}"
         left = f"{format_duration(event.eta_low_s)} to {format_duration(event.eta_high_s)}"
         odds = format_pct(event.p_oom_300s)
-        return f"{event.level}: out of memory in {left} ({odds} within 5 min): {event.reason}"
+        return f"{event.level}: {left} left, P(out of memory within 5 min) {odds}; {event.reason}"
     if isinstance(event, VerdictChanged):
         return f"{event.verdict}: {event.reason}"
     if isinstance(event, Oom):
         asked = (
             ""
             if event.requested_bytes is None
-            else f", asked for {format_bytes(event.requested_bytes)}"
+            else f", {format_bytes(event.requested_bytes)} asked"
         )
-        return f"out of memory ({event.certainty}{asked}): {'; '.join(event.evidence)}"
+        return f"{event.certainty}{asked}: {'; '.join(event.evidence)}"
     return event.canonical()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from vramtop.events import Changepoint, Event, PhaseChanged
-from vramtop.report.eventwords import describe
+from vramtop.findings.sentences import told
 from vramtop.report.model import Moment, Report, TimedEvent
 from vramtop.report.places import gpu_label
 from vramtop.report.text import clean
@@ -247,5 +247,5 @@ def _event_row(report: Report, timed: TimedEvent) -> tuple[Cell, ...]:
         when(timed.elapsed_ns),
         Cell(event.kind),
         Cell(where),
-        Cell(clean(describe(event), 400)),
+        Cell(clean(told(event), 400)),
     )
