@@ -244,8 +244,8 @@ class NvmlSource:
         step_ns = clock.step_ns(now_ns, wall_ns)
         if step_ns is not None:
             seen.append(Observation(what=CLOCK_STEP, data={"step_ns": step_ns}))
-        slept_ns = clock.slept_ns()
         if last_ns and now_ns - last_ns > max(_GAP_INTERVALS * clock.interval_ns, _GAP_NS):
+            slept_ns = clock.slept_ns()
             if slept_ns > NS_PER_S:
                 text = f"the machine was suspended for {format_duration(slept_ns / NS_PER_S)}"
             else:
