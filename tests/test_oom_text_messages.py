@@ -2,12 +2,13 @@
 
 import json
 import random
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from vramtop.enrich.oom_patterns import classify
+from vramtop.enrich.oom_patterns import FAMILIES, classify
 from vramtop.enrich.oom_text import MAX_LINE_BYTES, OomScanner, as_observation, scan
 from vramtop.samples import OOM_EVIDENCE
 
@@ -95,6 +96,38 @@ SOFT = {
     "CUDA_ERROR_OUT_OF_MEMORY": "device",
 }  # fmt: skip
 
+# Wordings from the frameworks' sources that the collection has no example of.
+COMPOSED = {
+    "torch.short": "RuntimeError: CUDA out of memory. Tried to allocate 2.00 GiB",
+    "torch.raised": "torch.cuda.OutOfMemoryError: HIP out of memory",
+    "torch.async": "Allocation on device 0 would exceed allowed memory. (out of memory)",
+    "torch.cuda-error": "torch.AcceleratorError: CUDA error: out of memory",
+    "torch.retry": "expandable_segments: memory mapping failed with OOM on device 0",
+    "torch.reserve": "CUDA out of memory. This allocation exceeds the expandable-segment reserve of 9",
+    "vllm.cache-too-small": "To serve at least one request with the models's max seq len (32768), (4.00 "
+    "GiB KV cache is needed, which is larger than the available KV cache memory (1.25 GiB).",
+    "vllm.sampler": "RuntimeError: CUDA out of memory occurred when warming up sampler with 256 dummy",
+    "xla.request": "RESOURCE_EXHAUSTED: Failed to allocate request for 6.27GiB (6727663616B) on device "
+    "ordinal 0",
+    "bfc": "Allocator (GPU_0_bfc) ran out of memory trying to allocate 3.37GiB (rounded to 3617587200)",
+    "ggml.buffer": "alloc_tensor_range: failed to allocate ROCm0 buffer of size 1024",
+    "ggml.load": "llama_model_load: error loading model: unable to allocate CUDA0 buffer",
+    "ggml.retry": "compute buffer allocation failed, retrying without pipeline parallelism",
+    "cuda.error": "CUDA error: out of memory",
+    "cuda.code": "ggml: cudaMalloc failed: out of memory",
+    "cupy": "cupy.cuda.memory.OutOfMemoryError: out of memory to allocate 1024 bytes (total 5 bytes)",
+    "onnxruntime": "BFCArena::AllocateRawInternal(size_t) Failed to allocate memory for requested "
+    "buffer of size 8388608000",
+    "tensorrt": "[virtualMemoryBuffer.cpp::resizePhysical::154] Error Code 2: OutOfMemory (Requested "
+    "size was 2048 bytes.)",
+    "tensorrt.tactic": "[W] Device memory is insufficient to use tactic.",
+    "nccl": "host:1:1 [0] NCCL WARN Failed to CUDA calloc 4194304 bytes",
+    "ucx": "UCX  ERROR   cuMemAlloc_v2((CUdeviceptr*)&addr, len) failed: out of memory",
+    "rmm": "terminate called: std::bad_alloc: out_of_memory: CUDA error at: /rmm/x.hpp",
+    "host.python": "MemoryError",
+    "host.ollama": "Error: model requires more system memory (9.1 GiB) than is available (4.2 GiB)",
+}  # fmt: skip
+
 
 def about(size: float | None) -> object:
     return None if size is None else pytest.approx(size, abs=1)
@@ -112,6 +145,20 @@ def test_a_message_as_people_met_it_is_read_as_what_it_is(number):
 
 def _text(number: int) -> bytes:
     return MESSAGES[number]["text"].encode() + b"\n"
+
+
+@pytest.mark.parametrize("family", sorted(COMPOSED))
+def test_a_wording_known_from_a_source_is_read(family):
+    """Found by the scanner too, whose cheap first look must pass it on."""
+    ((_, found),) = scan([COMPOSED[family].encode() + b"\n"])
+    assert found.family == family
+    assert scan([b"noise\n", COMPOSED[family].encode(), b"\nnoise\n"])
+
+
+def test_every_pattern_has_an_example():
+    seen = {found.family for line in SOFT for _, found in scan([line.encode() + b"\n"])}
+    seen |= set(COMPOSED) | {family for family, *_ in EXPECTED.values()}
+    assert {family.name for family in FAMILIES} - {"torch"} <= seen
 
 
 def test_every_message_of_the_collection_is_expected():
@@ -254,6 +301,18 @@ def test_a_message_becomes_evidence_with_its_figures():
     assert seen.data["fatal"] is True
     assert seen.data["neighbours"] == [{"pid": 11488, "used_bytes": round(4.28 * GIB)}]
     json.dumps(seen.data)
+
+
+def test_output_about_memory_that_is_no_message_costs_little():
+    """A program may print its memory in every step; the recorder reads along all day."""
+    log = b"step 12 loss 0.5 max memory allocated 12.3 GiB, reserved memory 30 GiB\n" * 20_000
+    scanner = OomScanner()
+    began_s = time.process_time()
+    for start in range(0, len(log), 10_000):
+        assert scanner.feed(log[start : start + 10_000]) == []
+    # 1.4 MB; at a hundred MB/s it takes 15 ms. Running the patterns on each line took a second.
+    assert time.process_time() - began_s < 0.3
+    assert scanner.line == 20_000
 
 
 def test_classification_takes_bounded_time():

@@ -42,6 +42,7 @@ class StderrRelay:
         self._write_end: int | None = None
         self._link: socket.socket | None = None
         self._all_copied = threading.Event()
+        self._draining = False
 
     def start(self) -> int | None:
         """Start the relay; returns the descriptor for COMMAND's stderr.
@@ -74,6 +75,7 @@ class StderrRelay:
         """Wait until all that was written so far is where it belongs; False if it takes longer."""
         if self.pid is None:
             return True
+        self._draining = True
         self._tell(b"e")
         return self._all_copied.wait(timeout_s)
 
@@ -170,8 +172,8 @@ class StderrRelay:
             elif kind == b"d":
                 before_s = time.thread_time()
                 self._take(rest)
-                if len(rest) == relay.CHUNK_BYTES:
-                    busy_s = time.thread_time() - before_s
+                busy_s = time.thread_time() - before_s
+                if not self._draining:
                     time.sleep(min(0.25, busy_s * (1 / _SHARE_OF_CORE - 1)))
 
     def _relay_ourselves(self) -> None:

@@ -210,6 +210,19 @@ FAMILIES: tuple[Family, ...] = (
     _family("host.python", "python", "host", r"(?:^|[\s:])MemoryError\b(?!:? ?std::bad_alloc)"),
 )  # fmt: skip
 
+TRIGGERS: tuple[bytes, ...] = (
+    b"out of memory", b"outofmemory", b"out of device memory", b"out_of_memory",
+    b"failed with oom", b"an allocation failure", b"retrying without pipeline",
+    b"insufficient to use tactic", b"skipping tactic", b"vsz) exhaustion", b"more than 1eb",
+    b"memory_fraction limit", b"segment reserve", b"for the cache blocks", b"cache is needed",
+    b"free memory on device", b"mem-fraction-static", b"exceed allowed memory",
+    b"failed to allocate", b"oom when allocating", b"unable to allocate", b"cuda calloc",
+    b"pool size exceeded", b"status_alloc_failed", b"cudaerrormemoryallocation",
+    b"can't allocate memory", b"not enough memory", b"more system memory", b"oom_kill",
+    b"oom-kill", b"memoryerror",
+)  # fmt: skip
+"""Every message of every family contains one of these, in lower case; a test sees to it."""
+
 _TORCH_FIELDS: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
     (name, re.compile(pattern.replace("SIZE", f"({_SIZE})")))
     for name, pattern in (

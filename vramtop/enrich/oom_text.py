@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import fields, replace
 
-from vramtop.enrich.oom_patterns import Family, OomMessage, classify
+from vramtop.enrich.oom_patterns import TRIGGERS, Family, OomMessage, classify
 from vramtop.samples import OOM_EVIDENCE, Observation
 
 MAX_LINE_BYTES = 16384
@@ -19,8 +19,7 @@ _TAIL = 512
 _HOLD_LINES = 6
 _REPEAT_LINES = 200
 _MAX_TEXT = 2000
-# Each pattern contains one of these, so that other output costs a substring search only.
-_TRIGGERS = (b"memory", b"alloc", b"oom", b"exhausted", b"exhaustion")
+_LONGEST_TRIGGER = max(map(len, TRIGGERS))
 _COLOUR = re.compile(
     r"\x1b(?:\[[0-9;:?]*[ -/]*[@-~]|\][^\x07\x1b]{0,512}(?:\x07|\x1b\\)?|[@-Z\\^_])"
 )
@@ -73,7 +72,9 @@ class OomScanner:
     def feed_lines(self, data: bytes) -> list[tuple[int, OomMessage]]:
         """As `feed`, with the number of the line, from 1, where each was found."""
         data = self._partial + data
-        if self._held is None and not _may_matter(self._tail[-16:].encode() + data):
+        if self._held is None and not _may_matter(
+            self._tail[-_LONGEST_TRIGGER:].encode() + b"\n" + data
+        ):
             self._skip(data)
             return []
         *lines, self._partial = _LINE_END.split(data)
@@ -122,7 +123,7 @@ class OomScanner:
         if self._held is not None and self._complete(self._held, continued):
             self._tail = ""
             return
-        found = classify(text)
+        found = classify(text) if _may_matter(text.encode()) else None
         if found is None and self._tail and _may_matter((self._tail + continued).encode()):
             found = self._across(continued)
         if found is not None:
@@ -197,11 +198,16 @@ class OomScanner:
 
 
 def _may_matter(data: bytes) -> bool:
-    lower = data.lower()
-    if any(trigger in lower for trigger in _TRIGGERS):
+    """Whether a pattern could match; a substring search, so that other output costs little."""
+    lower = data.lower().replace(b"\r", b"\n")
+    # Torn between two words, or within one; what is whole is in the first too.
+    spaced = lower.replace(b"\n", b" ")
+    if any(trigger in spaced for trigger in TRIGGERS):
         return True
-    flat = lower.replace(b"\n", b"").replace(b"\r", b"")
-    return len(flat) != len(lower) and any(trigger in flat for trigger in _TRIGGERS)
+    if b"\n" not in lower:
+        return False
+    flat = lower.replace(b"\n", b"")
+    return any(trigger in flat for trigger in TRIGGERS)
 
 
 def _may_go_on(family: Family, message: OomMessage) -> bool:
