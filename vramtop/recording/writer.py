@@ -133,11 +133,10 @@ class RecordingWriter:
         self._next_part = 0
         self._failing_since: float | None = None
 
-        # The sync thread's side.
-        self._fd_lock = threading.Lock()
         # Descriptors to flush and close, each with the part that came after it.
         self._retired: list[tuple[int, int]] = []
         self._dirty = False
+        self._synced_at = time.monotonic()
         self._ending = threading.Event()
         self._give_up_at: float | None = None
         self._children: list[subprocess.Popen[bytes]] = []
@@ -153,9 +152,7 @@ class RecordingWriter:
             self._lock.release()
             raise
         self._writer = threading.Thread(target=self._write_loop, name="wal-writer", daemon=True)
-        self._syncer = threading.Thread(target=self._sync_loop, name="wal-sync", daemon=True)
         self._writer.start()
-        self._syncer.start()
 
     def append(self, tick: Tick) -> None:
         """Take one tick; their `seq` must ascend. Never raises for a failing disk.
@@ -226,7 +223,7 @@ class RecordingWriter:
     # The writer thread.
 
     def _write_loop(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while (item := self._next()) is not None:
             delay = iter(_BACKOFF_S)
             pause = 0.0
             while not self._try_write(item):
@@ -239,6 +236,19 @@ class RecordingWriter:
             with self._waiting_lock:
                 self._waiting_bytes -= len(item.payload)
             self._acknowledged.put(item.number)
+            if time.monotonic() - self._synced_at >= self._sync_s:
+                self._sync()
+        self._sync()
+
+    def _next(self) -> _Item | None:
+        """The next item; flushes what is written if none comes in time."""
+        if self._dirty:
+            due_s = self._synced_at + self._sync_s - time.monotonic()
+            try:
+                return self._queue.get(timeout=max(0.0, due_s))
+            except queue.Empty:
+                self._sync()
+        return self._queue.get()
 
     def _try_write(self, item: _Item) -> bool:
         try:
@@ -298,47 +308,40 @@ class RecordingWriter:
             os.close(fd)
             name.unlink(missing_ok=True)
             raise
-        with self._fd_lock:
-            if self._fd >= 0:
-                self._retired.append((self._fd, number))
-            self._fd = fd
+        if self._fd >= 0:
+            self._retired.append((self._fd, number))
+        self._fd = fd
         self._seed, self._size, self._torn = seed, len(start), False
         self._writing = encoder
         self._dirty = True
 
-    # The sync thread.
+    def _sync(self) -> None:
+        """Flush to the disk, and have finished parts sealed.
 
-    def _sync_loop(self) -> None:
-        while not self._ending.wait(self._sync_s):
-            self._sync_once()
-        self._writer.join()
-        self._sync_once()
-
-    def _sync_once(self) -> None:
-        with self._fd_lock:
-            retired, self._retired = self._retired, []
-            # A duplicate, because the writer thread may retire the descriptor meanwhile.
-            fd = os.dup(self._fd) if self._dirty else -1
+        On the writer thread, because a thread of its own costs more to wake than it does; ticks
+        that come meanwhile wait in memory, as they do for any slow disk.
+        """
+        self._synced_at = time.monotonic()
+        retired, self._retired = self._retired, []
+        for old, _ in retired:
+            self._flush(old)
+            os.close(old)
+        if self._dirty:
             self._dirty = False
-            if fd >= 0 and not os.fstat(fd).st_nlink:
+            if not os.fstat(self._fd).st_nlink:
                 # What is written to a removed file is gone with this process.
                 self._writing = None
                 self._say(f"the log of {self.path.name} was removed; beginning another")
-        for old, _ in retired:
-            self._sync_and_close(old)
-        if fd >= 0:
-            self._sync_and_close(fd)
+            self._flush(self._fd)
         if retired and self._seals:
             self._spawn_seal(retired[-1][1] - 1)
         self._children = [child for child in self._children if child.poll() is None]
 
-    def _sync_and_close(self, fd: int) -> None:
+    def _flush(self, fd: int) -> None:
         try:
             os.fdatasync(fd)
         except OSError as error:
             self._say(f"cannot flush {self.path.name} to the disk: {error.strerror}")
-        finally:
-            os.close(fd)
 
     def _spawn_seal(self, part: int) -> subprocess.Popen[bytes] | None:
         child = spawn_seal(self.path, part)
@@ -366,15 +369,13 @@ class RecordingWriter:
         self._queue.put(None)
         self._ending.set()
         self._writer.join(timeout_s + 1.0)
-        self._syncer.join(timeout_s + 1.0)
-        if self._syncer.is_alive():
+        if self._writer.is_alive():
             self._say(f"the disk under {self.path.name} does not answer; left unsealed")
             return
         if self.dropped:
             self._say(f"{self.dropped} ticks of {self.path.name} could not be written")
-        with self._fd_lock:
-            os.close(self._fd)
-            self._fd = -1
+        os.close(self._fd)
+        self._fd = -1
         if self._seals:
             self._seal_rest()
         self._lock.release()
