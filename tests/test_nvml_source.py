@@ -95,17 +95,34 @@ def test_pcie_is_read_when_asked_for(fake_driver: FakeDriver):
 
 
 def test_at_most_seven_calls_per_gpu_and_second_with_all_tiers(fake_driver: FakeDriver):
-    """Slow counters come every 15 s: 6 calls a second and 4 to 5 more in 15 s."""
+    """Memory, utilisation, power and the compute list; the two empty lists every fifth look.
+
+    Slow counters come every 15 s: 4 to 5 more calls.
+    """
     for index in range(2):
         fake_driver.add_gpu()
         fake_driver.add_process(gpu=index, pid=fake_driver.spawn().pid, used=GIB)
     with fake_driver.source(interval_s=1.0) as stream:
         stream.next(1)
         before = fake_driver.calls()
-        stream.next(2)
-        per_gpu_and_s = (fake_driver.calls() - before) / 2 / 2
-    assert per_gpu_and_s == 6
+        stream.next(5)
+        per_gpu_and_s = (fake_driver.calls() - before) / 2 / 5
+    assert per_gpu_and_s == (4 * 5 + 2) / 5
     assert per_gpu_and_s + 5 / 15 <= 7
+
+
+def test_a_graphics_process_is_seen_though_its_list_was_empty(fake_driver: FakeDriver):
+    """At once if memory moved, else within five looks; a list that holds any is always read."""
+    fake_driver.add_gpu(total=40 * GIB)
+    small, large = fake_driver.spawn().pid, fake_driver.spawn().pid
+    with fake_driver.source(interval_s=1.0) as stream:
+        stream.next(2)
+        fake_driver.add_process(gpu=0, pid=large, used=2 * GIB, kinds=2)
+        at_once = stream.next(1)
+        fake_driver.add_process(gpu=0, pid=small, used=8 * 2**20, kinds=2)
+        next_look = stream.next(1)
+    assert [row.pid for row in at_once.processes] == [large]
+    assert [row.pid for row in next_look.processes] == sorted((small, large))
 
 
 def test_a_jump_of_device_memory_brings_the_process_list_at_once(fake_driver: FakeDriver):

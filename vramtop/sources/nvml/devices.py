@@ -37,6 +37,9 @@ _U64 = struct.Struct("<Q")
 _MEMORY_V2_VERSION = 0x02000028
 _TOO_MUCH = 2**56
 """No device has this much; guards figures where the device's total is unknown."""
+_REST_LOOKS = 4
+"""An empty graphics or MPS list is left alone for so many looks, unless memory has moved: each
+list takes the driver's locks of all GPUs, and on servers these two are empty for ever."""
 _PATIENCE = 3
 """Failed memory readings in a row until a GPU counts as lost."""
 _MOVED_BYTES, _MOVED_PARTS = 64 * MIB, 200
@@ -212,10 +215,10 @@ class Device:
             looked |= LOOKED_UTIL
             ended = clock()
             spent[LOOKED_UTIL] = ended - began
-        wanted = ask & LOOKED_PROCESSES or self._moved(used, total)
-        if wanted and not self.lists_off and self.lost is None:
+        moved = self._moved(used, total)
+        if (ask & LOOKED_PROCESSES or moved) and not self.lists_off and self.lost is None:
             self.stage, began = LOOKED_PROCESSES, ended
-            if self._read_lists(total):
+            if self._read_lists(total, every=moved):
                 looked |= LOOKED_PROCESSES
                 self._listed_bytes = used
                 self._listed_ns = self.slot_ns
@@ -324,17 +327,22 @@ class Device:
             one.failing = True
             self._fault(one.name, nvml.error_text(code))
 
-    def _read_lists(self, total: int | None) -> bool:
-        """Read all lists; False if that gave no complete answer."""
+    def _read_lists(self, total: int | None, *, every: bool) -> bool:
+        """Read the lists, those at rest only if `every`; False without a complete answer."""
         complete = True
         for one in self.lists:
             if one.off:
+                continue
+            if one.rest and not every:
+                one.rest -= 1
                 continue
             before = one.calls
             code = one.read()
             self.calls += one.calls - before
             if code == nvml.OK:
                 one.failing = False
+                if one.kind != COMPUTE and not one.rows:
+                    one.rest = _REST_LOOKS
                 continue
             self._degrade(one, code)
             if self.lost is not None:

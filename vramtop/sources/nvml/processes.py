@@ -51,11 +51,12 @@ class ProcessList:
         off: Not asked any more: the driver or the board has no such list.
         failing: The last call failed in a way that may pass.
         calls: Native calls made.
+        rest: Looks for which it need not be read again.
     """
 
     __slots__ = (
         "_buffer", "_confirmed", "_count", "_count_ref", "_function", "_handles", "_room",
-        "_rows", "_stride", "_view", "calls", "failing", "kind", "name", "off", "rows",
+        "_rows", "_stride", "_view", "calls", "failing", "kind", "name", "off", "rest", "rows",
     )  # fmt: skip
 
     def __init__(self, kind: int, handles: Sequence[Any]) -> None:
@@ -64,6 +65,7 @@ class ProcessList:
         self.off = found is None
         self.failing = False
         self.calls = 0
+        self.rest = 0
         self.rows: Rows = []
         self.name = f"nvmlDeviceGet{KINDS[kind]}RunningProcesses"
         if found is not None:
