@@ -341,8 +341,7 @@ class Device:
             self.calls += one.calls - before
             if code == nvml.OK:
                 one.failing = False
-                if one.kind != COMPUTE and not one.rows:
-                    one.rest = _REST_LOOKS
+                one.rest = _REST_LOOKS if one.kind != COMPUTE and not one.rows else 0
                 continue
             self._degrade(one, code)
             if self.lost is not None:
