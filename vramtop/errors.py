@@ -29,7 +29,7 @@ class VramtopError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str | None = None) -> None:
+    def __init__(self, message: str, *, hint: str) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
@@ -88,5 +88,5 @@ class CommandError(VramtopError):
     """
 
     def __init__(self, message: str, *, code: int) -> None:
-        super().__init__(message)
+        super().__init__(message, hint="give a program on PATH, or the path of one, after --")
         self.exit_code = code

@@ -72,8 +72,7 @@ def group(ctx: click.Context) -> None:
 def fail(error: VramtopError) -> int:
     """Print what happened and the hint on stderr; returns the exit code."""
     click.echo(f"vramtop: {error.message}", err=True)
-    if error.hint:
-        click.echo(f"hint: {error.hint}", err=True)
+    click.echo(f"hint: {error.hint}", err=True)
     return error.exit_code
 
 

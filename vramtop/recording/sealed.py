@@ -94,7 +94,10 @@ def _metadata(footer: Any, path: Path) -> dict[str, Any]:
         metadata = json.loads(text) if text is not None else {"format": FORMAT}
         version = int(metadata["format"])
     except (ValueError, KeyError, TypeError) as error:
-        raise CorruptError(f"{path}: what it says about its format is damaged") from error
+        raise CorruptError(
+            f"{path}: what it says about its format is damaged",
+            hint="a copy of the file, if there is one, may be whole",
+        ) from error
     if version > FORMAT:
         raise SchemaError(
             f"{path} uses format {version}; this vramtop reads up to {FORMAT}",
@@ -102,7 +105,10 @@ def _metadata(footer: Any, path: Path) -> dict[str, Any]:
         )
     missing = sorted(set(SCHEMA.names) - columns)
     if missing:
-        raise CorruptError(f"{path} lacks the columns {', '.join(missing)}")
+        raise CorruptError(
+            f"{path} lacks the columns {', '.join(missing)}",
+            hint="a recording that was rewritten by another program must keep all columns",
+        )
     return dict(metadata)
 
 

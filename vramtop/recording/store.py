@@ -200,7 +200,10 @@ def _copy(source: BinaryIO, target: Any, length: int) -> None:
     while length:
         chunk = source.read(min(length, MIB))
         if not chunk:
-            raise RecordingError("a recording became shorter while it was copied")
+            raise RecordingError(
+                "the recording became shorter while it was copied",
+                hint="something else writes to it; its log is kept, so try again",
+            )
         target.write(chunk)
         length -= len(chunk)
 

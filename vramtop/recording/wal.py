@@ -123,7 +123,10 @@ def decode_header(data: bytes, *, name: str) -> WalHeader:
     _, seed, length, crc = _HEADER.unpack_from(data)
     text = bytes(data[_HEADER.size : _HEADER.size + length])
     if len(text) < length or zlib.crc32(text, seed) != crc:
-        raise CorruptError(f"{name}: the header is damaged ({len(data)} bytes)")
+        raise CorruptError(
+            f"{name}: the header is damaged ({len(data)} bytes)",
+            hint="a copy of the file, if there is one, may be whole",
+        )
     info = json.loads(text)
     if info["format"] > FORMAT:
         raise SchemaError(
