@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vramtop.enrich.secrets import mask_arguments, mask_text, names_a_secret
-from vramtop.enrich.text import LINE_CHARACTERS, sanitise
+from vramtop.text import LINE_CHARACTERS, sanitise
 
 DANGEROUS = st.text(
     st.sampled_from(

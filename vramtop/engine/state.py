@@ -19,6 +19,7 @@ from vramtop.events import (
     VerdictChanged,
 )
 from vramtop.samples import SeriesKey
+from vramtop.text import sanitise
 from vramtop.units import format_bytes
 
 
@@ -70,9 +71,7 @@ class SeriesState:
                 words += f", {format_bytes(self.free_bytes)} free"
             rest = [self.phase, self.level and f"risk {self.level}", "LOST" if self.lost else None]
         else:
-            words = (
-                f"  pid {self.key.pid}  {self.name or 'unknown'}  {format_bytes(self.used_bytes)}"
-            )
+            words = f"  pid {self.key.pid}  {sanitise(self.name or 'unknown')}  {format_bytes(self.used_bytes)}"
             rest = [self.phase, self.verdict]
         return "  ".join([words, *(word for word in rest if word)])
 

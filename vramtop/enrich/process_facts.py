@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from vramtop.enrich.secrets import mask_arguments
-from vramtop.enrich.text import LINE_CHARACTERS, NAME_CHARACTERS, decode, sanitise
+from vramtop.text import LINE_CHARACTERS, NAME_CHARACTERS, decode, sanitise
 
 _READ_BYTES = 65536
 _PYTHON = re.compile(r"(?:python|pypy)[0-9.]*t?")

@@ -19,6 +19,7 @@ from vramtop.events import (
     Segment,
     VerdictChanged,
 )
+from vramtop.text import sanitise
 from vramtop.units import format_bytes, format_duration, format_pct, format_rate
 
 
@@ -47,11 +48,15 @@ def sentence(event: Event) -> str:
 
 
 def told(event: Event) -> str:
-    """What became true, without what it is about; text from outside is not cleaned here.
+    r"""What became true, without what it is about, on one line and safe for a terminal.
 
-    >>> told(ProcessExit(t_us=0, seq=1, name="python", exit_code=137))
+    >>> told(ProcessExit(t_us=0, seq=1, name="py\x1b[31mthon\n", exit_code=137))
     'python left the GPU, exit code 137'
     """
+    return sanitise(_observed(event))
+
+
+def _observed(event: Event) -> str:
     if isinstance(event, ProcessStart):
         name = event.name or "a process"
         return f"{name} was already running" if event.already_running else f"{name} started"

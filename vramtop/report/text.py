@@ -1,28 +1,17 @@
-"""Text from outside, made safe to show.
-
-Process names and messages are data: they may hold control characters, line breaks, marks
-that reverse the direction of writing, or bytes that are no text at all.
-"""
+"""Words of a report: text from outside made short enough for a cell, counts, lists."""
 
 from __future__ import annotations
 
-import unicodedata
-
-_REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+from vramtop.text import sanitise
 
 
 def clean(text: str, limit: int = 200) -> str:
     r"""One line of printable text, at most `limit` characters.
 
     >>> clean("a\x1b[31m\nb"), clean("a" * 9, 6), clean("\u202egpj.exe"), clean("")
-    ('a�[31m b', 'aaaaa…', '�gpj.exe', '')
+    ('a b', 'aaaaa…', 'gpj.exe', '')
     """
-    spaced = " ".join(text.split())
-    shown = "".join(
-        _REPLACEMENT if unicodedata.category(char) in {"Cc", "Cf", "Cs", "Co", "Cn"} else char
-        for char in spaced
-    )
-    return shown if len(shown) <= limit else shown[: limit - 1] + "…"
+    return sanitise(text, limit)
 
 
 def plural(count: int, noun: str, nouns: str | None = None) -> str:

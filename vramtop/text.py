@@ -1,7 +1,8 @@
-"""Text from outside, made safe to keep and show: once, at capture.
+"""Text from outside, made safe to keep and to show.
 
 Process names and command lines are data that any user of the machine chooses. They must not
-move a terminal's cursor, reverse the reading order or break a row.
+move a terminal's cursor, reverse the reading order or break a row. They are cleaned once at
+capture, and again where they are shown, because a recording may come from anywhere.
 """
 
 from __future__ import annotations
