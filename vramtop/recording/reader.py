@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta, timezone, tzinfo
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -38,6 +38,7 @@ from vramtop.recording.schema import (
     from_tables,
     observations_of,
     times_of,
+    to_tables,
 )
 from vramtop.recording.sealed import (
     Batch,
@@ -51,6 +52,9 @@ from vramtop.recording.wal import (
     list_parts,
 )
 from vramtop.samples import HOST, SIMULATED, Observation
+
+if TYPE_CHECKING:
+    import polars as pl
 
 _MOST_BLOCK_ROWS = 2_000_000
 _TRIES = 20
@@ -141,6 +145,21 @@ class Recording:
                 f"{self.path.name}: row group {group} is damaged: {first_line(error)}",
                 hint="a copy of the file, if there is one, may be whole",
             ) from error
+
+    def frame(self) -> pl.DataFrame:
+        """All rows as the file stores them, sealed or not, sorted by `seq`.
+
+        Returns:
+            The columns of docs/recording-format.md.
+        """
+        import polars as pl
+
+        tables = [] if self._file is None else [self._file.read(columns=SCHEMA.names)]
+        tables += [table for rows in self.tail for table in to_tables(rows)]
+        if not tables:
+            return pl.DataFrame(pl.from_arrow(SCHEMA.empty_table()))
+        plain = [table.select(SCHEMA.names).cast(SCHEMA) for table in tables]
+        return pl.DataFrame(pl.from_arrow(pa.concat_tables(plain))).sort("seq", maintain_order=True)
 
     def observations(self) -> Iterator[tuple[int, Observation]]:
         """(seq, observation) in order; does not touch the readings."""
