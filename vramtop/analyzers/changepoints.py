@@ -27,7 +27,7 @@ class _Series:
     final: Node
     born_us: int
     age: int = 0
-    waking: bool = False
+    due_ns: int | None = None
     announced: dict[int, str] = field(default_factory=dict)
 
 
@@ -84,9 +84,10 @@ class ChangepointAnalyzer(SweepAnalyzer):
                 self._advance(tick, change.key, series)
             series.value, series.since_ns = change.used, now
         series.age = 0
-        if not series.waking:
-            series.waking = True
-            self.wake_at(series.since_ns + OPEN_AGES_S[0] * NS_PER_S, change.key)
+        due_ns = series.since_ns + OPEN_AGES_S[0] * NS_PER_S
+        if series.due_ns is None or due_ns < series.due_ns:
+            # Also while an old level waits for its next age: that may be ten minutes away.
+            self._look_at(due_ns, change.key, series)
 
     def on_gone(self, tick: int, key: SeriesKey) -> None:
         """The series has ended: everything is final."""
@@ -103,9 +104,10 @@ class ChangepointAnalyzer(SweepAnalyzer):
     def on_wake(self, tick: int, key: SeriesKey) -> None:
         """A level has held for a while: does it amount to a changepoint already?"""
         series = self._series.get(key)
-        if series is None or not series.waking:
-            return
         now = self.now_ns(tick)
+        if series is None or series.due_ns is None or now < series.due_ns:
+            return  # asked for by a level that has ended since
+        series.due_ns = None
         held = now - series.since_ns
         while series.age < len(OPEN_AGES_S) and OPEN_AGES_S[series.age] * NS_PER_S <= held:
             series.age += 1
@@ -116,9 +118,11 @@ class ChangepointAnalyzer(SweepAnalyzer):
             if held >= 60 * NS_PER_S:
                 self._advance(tick, key, series)
         if series.age < len(OPEN_AGES_S):
-            self.wake_at(series.since_ns + OPEN_AGES_S[series.age] * NS_PER_S, key)
-        else:
-            series.waking = False
+            self._look_at(series.since_ns + OPEN_AGES_S[series.age] * NS_PER_S, key, series)
+
+    def _look_at(self, due_ns: int, key: SeriesKey, series: _Series) -> None:
+        series.due_ns = due_ns
+        self.wake_at(due_ns, key)
 
     # -- the partition ---------------------------------------------------------------------
 

@@ -40,6 +40,7 @@ class OomAnalyzer(SweepAnalyzer):
         asking_s: How long ago the process itself may have grown last.
         rise_s: Over which time the device must have risen.
         full_share: Less free than this share of the device counts as full.
+        brim_bytes: With no more free than this, a rise of a quarter of it is enough.
         repeat_s: Messages of one process within this time are one failure.
     """
 
@@ -52,6 +53,7 @@ class OomAnalyzer(SweepAnalyzer):
         asking_s: float = 30.0,
         rise_s: float = 120.0,
         full_share: float = 0.03,
+        brim_bytes: int = 64 * MIB,
         repeat_s: float = 30.0,
     ) -> None:
         super().__init__()
@@ -59,6 +61,7 @@ class OomAnalyzer(SweepAnalyzer):
         self.asking_s = asking_s
         self.rise_s = rise_s
         self.full_share = full_share
+        self.brim_bytes = brim_bytes
         self.repeat_s = repeat_s
         self._devices: dict[str, _Device] = {}
         self._confirmed_ns: dict[tuple[str | None, int | None], int] = {}
@@ -174,6 +177,8 @@ class OomAnalyzer(SweepAnalyzer):
             if until < since or free == NULL or free > limit:
                 continue
             rise = used - low
-            if rise * 50 >= device.total and (best is None or free <= best[0]):
+            # The last megabytes leave no room for doubt, however slowly they were taken.
+            slow = free <= self.brim_bytes and rise >= self.brim_bytes // 4
+            if (slow or rise * 50 >= device.total) and (best is None or free <= best[0]):
                 best = (free, max(start, min(until, now)), rise)
         return best

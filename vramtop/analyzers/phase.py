@@ -25,7 +25,7 @@ class _Series:
     candidate: str | None = None
     candidate_since_ns: int = 0
     unsettled_since_ns: int | None = None
-    waking: bool = False
+    due_ns: int | None = None
     # When the level last changed, newest last; three changes are the least that is a movement.
     changed_ns: tuple[int, int, int] = (_NEVER, _NEVER, _NEVER)
 
@@ -74,9 +74,9 @@ class PhaseAnalyzer(SweepAnalyzer):
             series.changed_ns = (*series.changed_ns[1:], now)
         series.fine.put(now, change.used)
         series.coarse.put(now, change.used)
-        if not series.waking:
-            series.waking = True
-            self.wake_at(series.fine.boundary_ns, change.key)
+        if series.due_ns is None or series.fine.boundary_ns < series.due_ns:
+            # Also while a slow series waits for its next minute: it may have become a fast one.
+            self._judge_at(series.fine.boundary_ns, change.key, series)
 
     def on_gone(self, tick: int, key: SeriesKey) -> None:  # noqa: ARG002
         """Forget the process."""
@@ -85,20 +85,23 @@ class PhaseAnalyzer(SweepAnalyzer):
     def on_wake(self, tick: int, key: SeriesKey) -> None:
         """A bucket has closed: judge."""
         series = self._series.get(key)
-        if series is None:
-            return
         now = self.now_ns(tick)
+        if series is None or series.due_ns is None or now < series.due_ns:
+            return  # an earlier bucket was asked for since
+        series.due_ns = None
         series.fine.advance(now)
         series.coarse.advance(now)
         fine, coarse = _moving(series, series.fine, now), _moving(series, series.coarse, now)
         phase, rate = self._judge(series, fine) if fine or coarse else (STABLE, 0.0)
         self._settle(tick, key, series, phase, rate)
         if fine or series.candidate is not None:
-            self.wake_at(series.fine.boundary_ns, key)
+            self._judge_at(series.fine.boundary_ns, key, series)
         elif coarse:
-            self.wake_at(series.coarse.boundary_ns, key)
-        else:
-            series.waking = False
+            self._judge_at(series.coarse.boundary_ns, key, series)
+
+    def _judge_at(self, due_ns: int, key: SeriesKey, series: _Series) -> None:
+        series.due_ns = due_ns
+        self.wake_at(due_ns, key)
 
     def _judge(self, series: _Series, fine: bool) -> tuple[str, float]:  # noqa: FBT001
         level = series.fine.highs[-1]
