@@ -29,10 +29,14 @@ class VramtopError(Exception):
 
     exit_code = 1
 
-    def __init__(self, message: str, *, hint: str) -> None:
-        super().__init__(message)
+    def __init__(self, message: str, hint: str) -> None:
+        # Both are `args`, so that the error survives pickling.
+        super().__init__(message, hint)
         self.message = message
         self.hint = hint
+
+    def __str__(self) -> str:
+        return self.message
 
 
 class UsageError(VramtopError):
@@ -88,5 +92,5 @@ class CommandError(VramtopError):
     """
 
     def __init__(self, message: str, *, code: int) -> None:
-        super().__init__(message, hint="give a program on PATH, or the path of one, after --")
+        super().__init__(message, "give a program on PATH, or the path of one, after --")
         self.exit_code = code
