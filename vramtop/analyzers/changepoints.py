@@ -140,11 +140,12 @@ class ChangepointAnalyzer(SweepAnalyzer):
 
     def _advance(self, tick: int, key: SeriesKey, series: _Series) -> None:
         """Report what has become final."""
-        settled = series.fpop.settled(series.final)
-        if settled.index > series.final.index:
-            self._report(tick, key, series, settled)
+        self._report(tick, key, series, series.fpop.settled(series.final))
 
-    def _report(self, tick: int, key: SeriesKey, series: _Series, settled: Node) -> None:
+    def _report(self, tick: int | None, key: SeriesKey, series: _Series, settled: Node) -> None:
+        """Say the changepoints and segments up to `settled`; they are final."""
+        if settled.index <= series.final.index:
+            return
         chain: list[Node] = []
         node: Node | None = settled
         while node is not None and node.index > series.final.index:
@@ -233,17 +234,8 @@ class ChangepointAnalyzer(SweepAnalyzer):
         self, series: _Series, key: SeriesKey, end_ns: int, end_us: int, tick: int | None
     ) -> None:
         self._close_run(series, max(end_ns, series.since_ns + 1))
-        best = series.fpop.best
-        chain: list[Node] = []
-        node: Node | None = best
-        while node is not None and node.index > series.final.index:
-            chain.append(node)
-            node = node.parent
+        self._report(tick, key, series, series.fpop.best)
         before = series.final
-        for node in reversed(chain):
-            self._announce(tick, key, series, node, "confirmed")
-            self._segment(tick, key, series, before, node)
-            before = node
         if isinstance(before.tag, _Start):
             mean = series.fpop.best_mean
             self._say_segment(tick, key, series, before.tag, end_ns, end_us, series.value, mean)
