@@ -134,7 +134,9 @@ def test_a_loop_that_prints_the_date_before_every_poll(tmp_path):
     assert run.used_mib(0) == [38, 43, 48]
     assert run.used_mib(1) == [7, 7, 7]
     assert [tick.mono_ns for tick in run.ticks] == [0, 5 * 10**9, 10**10]
-    assert run.said == ""
+    assert run.said == (
+        "no log says how much memory a GPU has, so no risk can be judged (--total 24GiB)"
+    )
 
 
 def test_a_gpu_that_is_lost_and_back_is_said(tmp_path):

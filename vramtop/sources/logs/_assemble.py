@@ -104,12 +104,13 @@ class Assembler:
             if not head:
                 raise LogFormatError(
                     f"{log.name} is taken as {self._forms[number]} and has no reading",
-                    hint="--form names another form; " + (self._notes.lines() or [""])[-1],
+                    hint="; ".join(["--form names another form", *self._notes.lines()[-1:]]),
                 )
             heads.append(head)
             streams.append(_with_last(in_order(chain(head, stream), number, log.name, self._notes)))
         self.devices.learn(heads)
         first_us: int | None = None
+        sized = False
         for seq, group in enumerate(side_by_side(streams)):
             if first_us is None:
                 first_us = group[0].order_us
@@ -117,6 +118,11 @@ class Assembler:
             if seq == 0:
                 observations = [*self._snapshot(), *observations]
             processes = self._processes(found, observations)
+            sized = sized or any(
+                entry.values.get("total_bytes") is not None
+                or entry.values.get("free_bytes") is not None
+                for entry in found.values()
+            )
             yield Tick(
                 seq=seq,
                 mono_ns=(group[0].order_us - first_us) * 1000,
@@ -124,6 +130,10 @@ class Assembler:
                 devices=tuple(_reading(device, entry) for device, entry in found.items()),
                 processes=tuple(processes),
                 observations=tuple(observations),
+            )
+        if not sized:
+            self._notes.fact(
+                "no log says how much memory a GPU has, so no risk can be judged (--total 24GiB)"
             )
 
     def _snapshot(self) -> list[Observation]:
@@ -241,11 +251,15 @@ class Assembler:
             )
 
     def _clock_step(self, timed: TimedPoll) -> Observation:
+        name = self._logs[timed.log][0].name
         step = format_duration(abs(timed.step_us) / 1_000_000)
+        self._notes.fact(
+            f"the stamps of {name} go back; the time between is taken as the spacing before"
+        )
         return Observation(
             what=CLOCK_STEP,
-            text=f"the stamps of {self._logs[timed.log][0].name} go back by about {step}; the time"
-            " between is taken as the spacing before",
+            text=f"the stamps of {name} go back by about {step}; the time between is taken as the"
+            " spacing before",
             data={"step_ns": timed.step_us * 1000},
         )
 

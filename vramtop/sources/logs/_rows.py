@@ -18,6 +18,10 @@ from vramtop.sources.logs._polls import DeviceRef, DeviceSample, Log, Poll, Proc
 HEAD_ROWS = 4096
 """Rows looked at before the first poll is made, to learn spacing and number of GPUs."""
 _MOST_GPUS = 64
+_SLOW_ROW_US = 500_000
+"""Rows further apart than this are polls, however regular the pauses between them."""
+_QUICK_ROW_US = 50_000
+"""Rows closer than this are of one poll even in a log too short to repeat itself."""
 
 
 @dataclass(slots=True)
@@ -185,6 +189,8 @@ def _poll_shape(head: list[Row]) -> tuple[int, int]:
     if len(ranked) < 3:
         return 1, never
     usual = ranked[len(ranked) * 2 // 5]
+    if usual > _SLOW_ROW_US:
+        return 1, never
     # With n GPUs one gap in n separates polls, so for many GPUs it is found far up; for few,
     # the topmost gaps are pauses of the tool. The first place that gives equal polls is right.
     for place in (900, 970, 992):
@@ -195,7 +201,9 @@ def _poll_shape(head: list[Row]) -> tuple[int, int]:
         if not sizes:
             continue
         size, count = sizes.most_common(1)[0]
-        if 1 < size <= _MOST_GPUS and count * 3 >= sum(sizes.values()) * 2:
+        # A single pause in a quick log of one GPU must not make a GPU of every row before it.
+        enough = count >= 3 or usual <= _QUICK_ROW_US
+        if enough and 1 < size <= _MOST_GPUS and count * 3 >= sum(sizes.values()) * 2:
             return size, long // 2
     return 1, never
 

@@ -108,12 +108,15 @@ def bit_mask(text: str) -> int | None:
 
 
 def process_id(text: str) -> int:
-    """A process id.
+    """A process id; `4711.0` is how data frames write it in a column with empty cells.
 
     Raises:
         ValueError: no possible one.
+
+    >>> process_id("4711"), process_id("4711.0")
+    (4711, 4711)
     """
-    text = text.strip()
+    text = text.strip().removesuffix(".0")
     if not (text.isascii() and text.isdigit()) or not 0 < int(text[:20]) <= MOST_PID:
         raise ValueError(text)
     return int(text)
@@ -125,7 +128,7 @@ def gpu_index(text: str) -> int:
     Raises:
         ValueError: no possible one.
     """
-    text = text.strip()
+    text = text.strip().removesuffix(".0")
     if not (text.isascii() and text.isdigit()) or len(text) > 4:
         raise ValueError(text)
     return int(text)
