@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINT),--constraint $(CONSTRAINT))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest check format bench lock clean
+.PHONY: help demo test test-lowest check format picture bench lock clean
 
 help: ## List these commands.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -44,6 +44,9 @@ check: $(STAMP) ## Lint, formatting, types, layers.
 format: $(STAMP) ## Format and mend what can be mended.
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+picture: $(STAMP) ## Draw the README's picture again.
+	$(BIN)/vramtop report recordings/sim-training-oom.parquet -o docs/images/training-oom.png
 
 bench: $(STAMP) ## Print every figure that benchmarks/README.md promises.
 	$(BIN)/python benchmarks/run.py
