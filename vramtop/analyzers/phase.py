@@ -107,16 +107,16 @@ class PhaseAnalyzer(SweepAnalyzer):
         level = series.fine.highs[-1]
         floor = max(self.floor_bytes, level // 200)
         trend = _trend(series.fine, floor) if fine else 0.0
-        if trend == 0.0:
+        if trend == 0.0 or _been_there(series, trend):
             trend = _trend(series.coarse, floor)
         if trend != 0.0:
             return (GROWING if trend > 0 else SHRINKING), trend
         if not fine:
             return STABLE, 0.0
         lows, highs = series.fine.lows[:-1], series.fine.highs[:-1]
-        moves = sum(high - low > floor for low, high in zip(lows, highs, strict=True))
-        moves += sum(abs(after - before) > floor for before, after in pairwise(highs))
-        if moves >= 3 and max(highs) - min(lows) > max(4 * floor, level // 50):
+        if _goes_both_ways(lows, highs, floor) and max(highs) - min(lows) > max(
+            4 * floor, level // 50
+        ):
             return VOLATILE, 0.0
         return STABLE, 0.0
 
@@ -145,6 +145,28 @@ class PhaseAnalyzer(SweepAnalyzer):
                 confidence=min(1.0, age_s / (self.bucket_s * self.buckets)),
             )
             self.publish("phase", tick, key, (phase, rate))
+
+
+def _goes_both_ways(lows: list[int], highs: list[int], floor: int) -> bool:
+    """Whether the level went up and down, three times at least; a ramp or a step does not."""
+    up = down = 0
+    for (low, high), (next_low, next_high) in pairwise(zip(lows, highs, strict=True)):
+        rises = next_low - low > floor or next_high - high > floor
+        falls = low - next_low > floor or high - next_high > floor
+        if not rises and not falls and next_high - next_low > floor:
+            rises = falls = True  # within the bucket
+        up += rises
+        down += falls
+    return up > 0 and down > 0 and up + down >= 3
+
+
+def _been_there(series: _Series, trend: float) -> bool:
+    """Whether the last minutes, the latest two left out, went as far already."""
+    older = slice(None, -3)
+    if trend > 0:
+        return max(series.fine.highs) <= max(series.coarse.highs[older], default=-1)
+    lows = series.coarse.lows[older]
+    return bool(lows) and min(series.fine.lows) >= min(lows)
 
 
 def _moving(series: _Series, window: Envelope, now: int) -> bool:

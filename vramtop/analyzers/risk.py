@@ -253,10 +253,14 @@ class RiskAnalyzer(SweepAnalyzer):
         """How long the growth has lasted, the start of what grows left out."""
         since = device.start_ns
         startup_ns = int(self.startup_s * NS_PER_S)
-        if driver is not None and driver in device.births_ns:
-            since = max(since, device.births_ns[driver] + startup_ns)
-        elif driver is None and device.start_record * 10 < device.total:
-            # Who grows is not known; from an empty device it is a start.
+        if driver is None:
+            began = device.start_record
+        else:
+            began = device.processes_then.get(driver, 0)
+            if driver in device.births_ns:
+                since = max(since, device.births_ns[driver] + startup_ns)
+        if since == device.start_ns and began * 20 < device.total:
+            # From next to nothing: a start, whether or not it was seen to begin.
             since += startup_ns
         return max(0, now - since) / NS_PER_S
 
