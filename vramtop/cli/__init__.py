@@ -30,11 +30,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "simulate": ("vramtop.cli.simulate", "Make a simulated recording."),
 }
 
+_OWN_OPTIONS = ("-h", "--help", "--version")
 _NOT_FOR_RECORDING = ("matplotlib", "numpy", "polars", "pyarrow")
 
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are asked for."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:  # noqa: D102 - click's
+        # `vramtop --record run.parquet` is `vramtop live --record run.parquet`.
+        if not args or (args[0].startswith("-") and args[0] not in _OWN_OPTIONS):
+            args = ["live", *args]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002, D102 - click's
         return list(COMMANDS)
@@ -52,21 +59,16 @@ class LazyGroup(click.Group):
 
 @click.group(
     cls=LazyGroup,
-    invoke_without_command=True,
+    subcommand_metavar="[COMMAND] [ARGS]...",
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Example: vramtop record -- python train.py",
 )
 @click.version_option(__version__, "--version", prog_name="vramtop")
-@click.pass_context
-def group(ctx: click.Context) -> None:
+def group() -> None:
     """Record what holds GPU memory, survive the crash, explain why memory ran out.
 
-    Without a command, vramtop watches the GPUs of this machine.
+    Without a command, vramtop watches the GPUs of this machine, as vramtop live does.
     """
-    if ctx.invoked_subcommand is None:
-        live = group.get_command(ctx, "live")
-        if live is not None:
-            ctx.invoke(live)
 
 
 def fail(error: VramtopError) -> int:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
     from vramtop.blocks import Block
-    from vramtop.recording.reader import Recording
 
 
 @click.command(epilog="Example: vramtop replay run.parquet --events --from oom-60s")
@@ -46,33 +46,21 @@ def command(
 ) -> None:
     """Run a recording through the analyzers again and print what they conclude.
 
-    FILE is a recording, finished or still being written, or - for a stream on stdin. Times are
+    FILE is a recording, finished or still being written, a directory with one in it, or - for a
+    stream on stdin (the times of which count from its beginning). Times are
     absolute, +90s from the first tick, -30s from the last, 50%, 10m ago, or relative to an
     event: oom-30s, oom#2, mark#last+5s.
     """
-    from datetime import timezone
-
-    if speed is not None and speed <= 0:
+    if speed is not None and not speed > 0:
         raise UsageError(
             f"--speed {speed} is not above 0", hint="--speed 60 plays a minute a second"
         )
-    if file == "-":
-        from vramtop.recording.stream import read_stream
-
-        if from_ or to or at:
-            raise UsageError("a stream has no end yet", hint="save it to a file first")
-        _print(_run(read_stream(sys.stdin.buffer), derived), timezone.utc, as_json, speed)
-        return
-    from vramtop.recording.reader import open_recording
-
-    recording = open_recording(file)
-    _warn(recording)
-    start = _time(from_, recording)
-    stop = _time(to, recording)
+    played = _stream() if file == "-" else _recording(Path(file))
+    start, stop = _time(from_, played), _time(to, played)
     if at is not None:
-        _print_state(recording, _time(at, recording), as_json=as_json)
+        _print_state(played, _time(at, played), as_json=as_json)
         return
-    blocks: Iterable[Block] = recording.blocks()
+    blocks = played.blocks()
     if stop is not None:
         from vramtop.engine.cut import until
 
@@ -80,17 +68,63 @@ def command(
     stream = _run(blocks, derived)
     if start is not None:
         stream = (event for event in stream if event.t_us >= start)
-    _print(stream, recording.zone, as_json, speed)
+    _print(stream, played.zone, as_json, speed)
 
 
-def _warn(recording: Recording) -> None:
-    if recording.simulated is not None:
-        click.echo(f"SIMULATED: scenario {recording.simulated}, no real GPU", err=True)
+@dataclass(slots=True)
+class _Played:
+    """What is replayed: `blocks` may be asked for once only if it is a stream (`last_us` None)."""
+
+    blocks: Callable[[], Iterable[Block]]
+    zone: tzinfo
+    first_us: int
+    last_us: int | None
+
+
+def _recording(path: Path) -> _Played:
+    from vramtop.recording.reader import open_recording
+
+    if path.is_dir():
+        from vramtop.recording.directory import recording_in
+
+        path = recording_in(path)
+    recording = open_recording(path)
+    _warn_simulated(recording.simulated)
     if recording.state == "interrupted":
         click.echo(
             f"{recording.path} was interrupted; `vramtop recover {recording.path}` seals it",
             err=True,
         )
+    first, last = recording.first, recording.last
+    return _Played(
+        recording.blocks,
+        recording.zone,
+        0 if first is None else first.t_us,
+        0 if last is None else last.t_us,
+    )
+
+
+def _stream() -> _Played:
+    from vramtop.recording.reader import zone_of
+    from vramtop.recording.stream import open_stream
+    from vramtop.samples import HOST, SIMULATED
+
+    arriving = open_stream(sys.stdin.buffer, on_cut=_warn_cut)
+    introduction = {seen.what: seen for seen in arriving.introduction}
+    simulated = introduction.get(SIMULATED)
+    _warn_simulated(None if simulated is None else simulated.name or "unnamed")
+    return _Played(
+        lambda: arriving.blocks, zone_of(introduction.get(HOST)), arriving.first_us or 0, None
+    )
+
+
+def _warn_simulated(scenario: str | None) -> None:
+    if scenario is not None:
+        click.echo(f"SIMULATED: scenario {scenario}, no real GPU", err=True)
+
+
+def _warn_cut() -> None:
+    click.echo("the stream broke off: what came is replayed, the end is missing", err=True)
 
 
 def _run(blocks: Iterable[Block], derived: Path | None) -> Iterator[Event]:
@@ -107,22 +141,27 @@ def _run(blocks: Iterable[Block], derived: Path | None) -> Iterator[Event]:
     yield from engine.finish()
 
 
-def _time(text: str | None, recording: Recording) -> int | None:
+def _time(text: str | None, played: _Played) -> int | None:
     if text is None:
         return None
     from vramtop.engine.times import Span, parse_time
 
-    first, last = recording.first, recording.last
+    def event_times(kind: str) -> list[int]:
+        if played.last_us is None:
+            raise UsageError(
+                f"{text} looks for an event, and a stream is read only once",
+                hint="count from its beginning: +90s",
+            )
+        return [event.t_us for event in _run(played.blocks(), None) if event.kind == kind]
+
     return parse_time(
         text,
         Span(
-            first_us=0 if first is None else first.t_us,
-            last_us=0 if last is None else last.t_us,
-            zone=recording.zone,
+            first_us=played.first_us,
+            last_us=played.last_us,
+            zone=played.zone,
             now_us=time.time_ns() // 1000,
-            event_times=lambda kind: [
-                event.t_us for event in _run(recording.blocks(), None) if event.kind == kind
-            ],
+            event_times=event_times,
         ),
     )
 
@@ -144,14 +183,14 @@ def _print(stream: Iterable[Event], zone: tzinfo, as_json: bool, speed: float | 
     out.flush()
 
 
-def _print_state(recording: Recording, at_us: int | None, *, as_json: bool) -> None:
+def _print_state(played: _Played, at_us: int | None, *, as_json: bool) -> None:
     from vramtop.engine.state import state_at
 
     if at_us is None:
         return
-    for row in state_at(recording.blocks(), at_us):
+    for row in state_at(played.blocks(), at_us):
         if as_json:
             click.echo(json.dumps(row.to_json()))
         else:
             click.echo(row.as_text())
-    click.echo(f"as of {format_time(at_us, recording.zone)} ({at_us / US_PER_S:.3f})", err=True)
+    click.echo(f"as of {format_time(at_us, played.zone)} ({at_us / US_PER_S:.3f})", err=True)

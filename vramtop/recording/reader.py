@@ -228,17 +228,21 @@ class Recording:
     @cached_property
     def zone(self) -> tzinfo:
         """The recorder's time zone; UTC where it does not say."""
-        host = self._introduction.get(HOST)
-        facts = host.data if host is not None and host.data is not None else {}
-        name, offset = facts.get("zone"), facts.get("utc_offset_s")
-        if isinstance(name, str):
-            try:
-                return ZoneInfo(name)
-            except (OSError, ValueError, KeyError):  # unknown here: go by the offset
-                name = None
-        if isinstance(offset, (int, float)) and abs(offset) < 86400:
-            return timezone(timedelta(seconds=offset))
-        return timezone.utc
+        return zone_of(self._introduction.get(HOST))
+
+
+def zone_of(host: Observation | None) -> tzinfo:
+    """The time zone that a `host` observation names; UTC where it does not say."""
+    facts = host.data if host is not None and host.data is not None else {}
+    name, offset = facts.get("zone"), facts.get("utc_offset_s")
+    if isinstance(name, str):
+        try:
+            return ZoneInfo(name)
+        except (OSError, ValueError, KeyError):  # unknown here: go by the offset
+            name = None
+    if isinstance(offset, (int, float)) and abs(offset) < 86400:
+        return timezone(timedelta(seconds=offset))
+    return timezone.utc
 
 
 def open_recording(path: str | os.PathLike[str]) -> Recording:

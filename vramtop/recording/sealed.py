@@ -14,6 +14,7 @@ from vramtop.errors import CorruptError, RecordingError, SchemaError
 from vramtop.recording.footer import CUT_HINT, check_footer
 from vramtop.recording.schema import KINDS, METADATA_KEY, READ_DICTIONARY, SCHEMA
 from vramtop.recording.wal import FORMAT
+from vramtop.recording.wal import MAGIC as WAL_MAGIC
 
 
 class Batch(NamedTuple):
@@ -57,6 +58,11 @@ def open_sealed(path: Path) -> Sealed:
         raise unreadable(path, error) from error
     if not start:
         raise CorruptError(f"{path} is empty (0 bytes)", hint="it holds no recording")
+    if start == WAL_MAGIC[:4]:
+        raise CorruptError(
+            f"{path} is a write-ahead log or a saved stream, no recording",
+            hint=f"name the recording it lies beside, or: vramtop replay - < {path}",
+        )
     if start != b"PAR1":
         raise CorruptError(
             f"{path} is no recording: it does not begin like a Parquet file",

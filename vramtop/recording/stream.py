@@ -9,8 +9,9 @@ from __future__ import annotations
 import random
 import time
 import uuid
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, BinaryIO
+from collections.abc import Callable, Iterator
+from itertools import chain
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import vramtop
 from vramtop.errors import CorruptError
@@ -29,7 +30,7 @@ from vramtop.units import MIB
 
 if TYPE_CHECKING:
     from vramtop.blocks import Block
-    from vramtop.samples import Tick
+    from vramtop.samples import Observation, Tick
 
 
 class StreamWriter:
@@ -72,10 +73,37 @@ class StreamWriter:
         self._file.flush()
 
 
-def read_stream(file: BinaryIO) -> Iterator[Block]:
+class Arriving(NamedTuple):
+    """A stream of which the beginning has arrived.
+
+    Attributes:
+        blocks: All of it, to be read once.
+        first_us: Wall clock of the first tick, None if it ended before one.
+        introduction: The observations of the first tick.
+    """
+
+    blocks: Iterator[Block]
+    first_us: int | None
+    introduction: list[Observation]
+
+
+def open_stream(file: BinaryIO, *, on_cut: Callable[[], None] | None = None) -> Arriving:
+    """Wait for the first tick of a stream; arguments and errors are those of `read_stream`."""
+    blocks = read_stream(file, on_cut=on_cut)
+    for block in blocks:
+        first = [seen for tick, seen in block.observations if tick == 0]
+        return Arriving(chain([block], blocks), int(block.t_us[0]), first)
+    return Arriving(blocks, None, [])
+
+
+def read_stream(file: BinaryIO, *, on_cut: Callable[[], None] | None = None) -> Iterator[Block]:
     """Blocks of whatever has arrived, until the stream ends.
 
     A stream that breaks off within a tick ends with the tick before it.
+
+    Args:
+        file: A binary file, such as `sys.stdin.buffer`.
+        on_cut: Called at the end if the writer did not end the stream in order.
 
     Raises:
         CorruptError: this is no stream of vramtop, or bytes in it are damaged; what came
@@ -108,6 +136,8 @@ def read_stream(file: BinaryIO) -> Iterator[Block]:
                 hint="a terminal or a login script in between may have added to it",
             )
         pending = pending[scan.end :]
+    if not decoder.closed and on_cut is not None:
+        on_cut()
 
 
 def _refuse_foreign(start: bytes) -> None:

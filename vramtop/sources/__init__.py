@@ -49,7 +49,7 @@ def open_source(
     if kind == "sim" and scenario:
         from vramtop.sources.sim import SimSource
 
-        return SimSource(scenario, seed=seed, interval_s=interval_s, pace=pace)
+        return SimSource(scenario, seed=seed, interval_s=interval_s, pace=pace, gpus=gpus)
     raise UsageError(
         f"unknown source {spec!r}", hint="use nvml or sim:SCENARIO (vramtop simulate --list)"
     )

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from vramtop import __version__
 from vramtop.errors import UsageError
@@ -33,11 +34,12 @@ class SimSource:
         pace: Simulated seconds per second; None runs as fast as it can.
         duration_s: Simulated seconds after which the source ends; without it the scenario's
             own duration, or a little after its last job has ended, whichever is sooner.
+        gpus: Indices to watch; empty means all.
         start_t_us: Wall time of the first tick. Without it: now when paced, and a fixed
             moment when not, so that an unpaced run repeats to the last byte.
 
     Raises:
-        UsageError: unknown scenario, or a time that is not above zero.
+        UsageError: unknown scenario, a GPU that it has not, or a time that is not above zero.
     """
 
     def __init__(
@@ -49,6 +51,7 @@ class SimSource:
         pace: float | None = 1.0,
         duration_s: float | None = None,
         start_t_us: int | None = None,
+        gpus: Sequence[int] = (),
     ) -> None:
         self._scenario = scenario_named(scenario)
         for name, value in (("interval", interval_s), ("pace", pace), ("duration", duration_s)):
@@ -57,6 +60,15 @@ class SimSource:
                     f"{name} {value:g} is no finite number above zero",
                     hint=f"choose another {name}",
                 )
+        if gpus:
+            count = len(self._scenario.build(seed).devices)
+            for index in gpus:
+                if not 0 <= index < count:
+                    raise UsageError(
+                        f"no GPU {index}: {scenario} has {count}, numbered from 0",
+                        hint="leave --gpu out to have them all",
+                    )
+        self._gpus = frozenset(gpus)
         self._seed = seed
         self._interval_ns = max(round(interval_s * NS_PER_S), 1)
         self._pace = pace
@@ -87,8 +99,8 @@ class SimSource:
             if self._duration_s is None and machine.over_ns is not None:
                 last = last or now_ns >= machine.over_ns + round(scenario.tail_s * NS_PER_S)
             if not watcher.silent(now_ns):
-                yield watcher.tick(
-                    seq, now_ns, start_t_us, limit_s if seq == 0 else None, last=last
+                yield self._chosen(
+                    watcher.tick(seq, now_ns, start_t_us, limit_s if seq == 0 else None, last=last)
                 )
                 seq += 1
                 self._ticks = seq
@@ -110,6 +122,19 @@ class SimSource:
     def stats(self) -> dict[str, object]:
         """What it cost; a simulation has no driver to spend time in."""
         return {"ticks": self._ticks}
+
+    def _chosen(self, tick: Tick) -> Tick:
+        """What the tick has of the GPUs that are watched."""
+        if not self._gpus:
+            return tick
+        return replace(
+            tick,
+            devices=tuple(row for row in tick.devices if row.gpu in self._gpus),
+            processes=tuple(row for row in tick.processes if row.gpu in self._gpus),
+            observations=tuple(
+                seen for seen in tick.observations if seen.gpu is None or seen.gpu in self._gpus
+            ),
+        )
 
     def _sleep(self, until: float) -> bool:
         """Sleep until then on the monotonic clock; False if closed meanwhile."""
