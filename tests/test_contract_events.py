@@ -64,12 +64,14 @@ def test_a_fast_growth_after_a_slow_one_is_seen_as_soon_as_after_rest(tmp_path: 
         # Restless by a few megabytes every two minutes, then a ramp just after the minute.
         return 4000 + 4 * (min(t, 605) // 120 % 2) + max(0, t - 605) * 100
 
-    changes = [
-        (one["phase"], one["t"])
+    phases = [
+        (one["phase"], float(str(one["t"])))
         for one in of(events_of(tmp_path, rows(range(700), level)), "phase")
         if one["pid"] == 4711
     ]
-    assert changes == [("stable", 5.0), ("volatile", 625.0), ("growing", 645.0)]
+    assert phases[0] == ("stable", 5.0)
+    grows_s = next(t for phase, t in phases if phase == "growing")
+    assert 605 < grows_s <= 650
 
 
 def test_a_leak_of_half_a_megabyte_a_second_that_ends_at_the_brim_is_an_oom(

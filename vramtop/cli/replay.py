@@ -129,6 +129,7 @@ def _warn_cut() -> None:
 
 def _run(blocks: Iterable[Block], derived: Path | None) -> Iterator[Event]:
     from vramtop.engine import Engine
+    from vramtop.engine.cut import replay
 
     engine = Engine()
     if derived is not None:
@@ -136,9 +137,7 @@ def _run(blocks: Iterable[Block], derived: Path | None) -> Iterator[Event]:
 
         yield from write_derived(derived, blocks, engine)
         return
-    for block in blocks:
-        yield from engine.update(block)
-    yield from engine.finish()
+    yield from replay(engine, blocks)
 
 
 def _time(text: str | None, played: _Played) -> int | None:

@@ -16,12 +16,13 @@ def command(file: str, seed: int | None, rounds: int) -> int:
 
     Replays FILE in its stored blocks, tick by tick and in random blocks, and compares the
     digests of all events. A recording made by `live --record` is also compared with what the
-    live run concluded. Exits with 1 on any difference.
+    live run concluded. Exits with 1 on any difference, and if FILE is damaged.
     """
     from vramtop.engine.verify import verify
     from vramtop.recording.reader import open_recording
 
     recording = open_recording(file)
+    recording.check()
     chosen = random.SystemRandom().randrange(2**32) if seed is None else seed
     proof = verify(recording.blocks, seed=chosen, rounds=rounds)
     for run in proof.runs:

@@ -8,6 +8,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 
 from vramtop.blocks import Block
+from vramtop.engine.engine import Engine
+from vramtop.events import Event, ordered
 
 
 def until(blocks: Iterable[Block], last_us: int) -> Iterator[Block]:
@@ -32,3 +34,27 @@ def rechunked(blocks: Iterable[Block], draw: random.Random, longest: int) -> Ite
             stop = min(len(block), start + draw.randint(1, longest))
             yield block.part(start, stop)
             start = stop
+
+
+def steps(engine: Engine, blocks: Iterable[Block]) -> Iterator[tuple[Block | None, list[Event]]]:
+    """Blocks and what became true in them, all events in stream order.
+
+    `finish` has more to say about the last tick, so the events of a block's last tick wait for
+    the next block.
+
+    Yields:
+        (block, events); at last None with the events of the last tick.
+    """
+    held: list[Event] = []
+    for block in blocks:
+        events = held + engine.update(block)
+        last = int(block.seq[-1]) if len(block) else -1
+        held = [event for event in events if event.seq >= last]
+        yield block, events[: len(events) - len(held)]
+    yield None, ordered(held + engine.finish())
+
+
+def replay(engine: Engine, blocks: Iterable[Block]) -> Iterator[Event]:
+    """All events of a stream, in stream order to the end."""
+    for _, events in steps(engine, blocks):
+        yield from events

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from vramtop.blocks import Block
 from vramtop.engine import Engine
+from vramtop.engine.cut import steps
 from vramtop.engine.derived import Derived, rows_in_order
 from vramtop.errors import OutputError
 from vramtop.events import Event
@@ -47,12 +48,11 @@ def write_derived(path: Path, blocks: Iterable[Block], engine: Engine) -> Iterat
     derived = Derived()
     try:
         with pq.ParquetWriter(aside, SCHEMA, compression="zstd") as writer:
-            for block in blocks:
-                yield from engine.update(block)
-                if engine.view is not None and block.rows:
+            for block, events in steps(engine, blocks):
+                yield from events
+                if block is not None and engine.view is not None and block.rows:
                     table = pa.table(derived.columns(engine.view), schema=SCHEMA)
                     writer.write_table(table.take(pa.array(rows_in_order(block))))
-            yield from engine.finish()
         aside.replace(path)
     except OSError as error:
         raise OutputError(
