@@ -122,6 +122,36 @@ def test_gradual_failures_are_warned_of_to_the_end(name):
     assert all(0 <= e.eta_low_s <= e.eta_high_s for e in risks if e.level != "none")
 
 
+RATES_MB_S = {
+    "a1": 0.5,
+    "a2": 3,
+    "a3": 3,
+    "a4": 64 / 30,
+    "a5": 20,
+    "e1": 2,
+    "e2": 2,
+    "e3": 2,
+    "e4": 0.5,
+}
+
+
+@pytest.mark.parametrize("name", GRADUAL)
+def test_every_leak_is_named_once_with_a_slope_that_holds_the_true_one(name):
+    end, level = GRADUAL[name]
+
+    leaks = [event for event in events(level, min(end, 4000)) if event.kind == "leak"]
+
+    true = RATES_MB_S[name[:2]] * MIB
+    assert [e.slope_low_bytes_per_s <= true <= e.slope_high_bytes_per_s for e in leaks] == [True]
+    assert leaks[0].t <= 900
+    assert leaks[0].since <= 60
+
+
+@pytest.mark.parametrize("name", QUIET)
+def test_loads_pools_steps_and_sawteeth_are_no_leaks(name):
+    assert [e for e in events(QUIET[name], 3600) if e.kind == "leak"] == []
+
+
 @pytest.mark.parametrize("name", QUIET)
 def test_runs_that_live_raise_no_critical_alarm_and_no_oom(name):
     found = events(QUIET[name], 1800)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from vramtop.analyzers.changepoints import ChangepointAnalyzer
 from vramtop.analyzers.gaps import GapAnalyzer
+from vramtop.analyzers.leak import LeakAnalyzer
 from vramtop.analyzers.observed import ObservedAnalyzer
 from vramtop.analyzers.oom import OomAnalyzer
 from vramtop.analyzers.phase import PhaseAnalyzer
@@ -20,9 +21,10 @@ DEFAULT_ANALYZERS = (
     GapAnalyzer,
     PhaseAnalyzer,
     ChangepointAnalyzer,
+    LeakAnalyzer,
     RiskAnalyzer,
     VerdictAnalyzer,
     OomAnalyzer,
 )
-VERSION = 1
+VERSION = 2
 """Raised when the same recording may give other events; part of the live digest."""
