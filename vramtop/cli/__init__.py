@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -80,6 +81,7 @@ def fail(error: VramtopError) -> int:
 
 def main(args: list[str] | None = None) -> Any:
     """Run the command line and exit with the contract's code: 0, 1 or 2."""
+    _open_closed_streams()
     try:
         code = group.main(args=args, prog_name="vramtop", standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
@@ -105,6 +107,31 @@ def main(args: list[str] | None = None) -> Any:
     except (click.Abort, KeyboardInterrupt):
         sys.exit(130)
     except BrokenPipeError:
-        # The reader of our stdout went away (`| head`); Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of our stdout went away (`| head`).
+        _drop_stdout()
         sys.exit(0)
+    except OSError as error:
+        # Files that a command opens are its own to judge; what is left is a full disk behind `>`.
+        _drop_stdout()
+        where = error.filename or "the output"
+        sys.exit(
+            fail(
+                VramtopError(
+                    f"cannot read or write {where}: {error.strerror or error}",
+                    hint="look at the space and the permissions there",
+                )
+            )
+        )
+
+
+def _open_closed_streams() -> None:
+    """Give `print` somewhere to write to if we were started with a stream closed (`>&-`)."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as we run
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115
+
+
+def _drop_stdout() -> None:
+    """Python flushes stdout at exit, and would complain once more."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

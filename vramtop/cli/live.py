@@ -17,7 +17,9 @@ from vramtop.units import format_time
 @click.option("--interval", type=click.FloatRange(0.01, 3600), default=1.0, show_default=True,
               metavar="S", help="Seconds between ticks.")  # fmt: skip
 @click.option("--duration", type=click.FloatRange(min=0), metavar="S", help="End after S seconds.")
-@click.option("--gpu", "gpus", type=click.IntRange(0), multiple=True, metavar="I", help="Only these GPUs.")
+@click.option(
+    "--gpu", "gpus", type=click.IntRange(0), multiple=True, metavar="I", help="Only these GPUs."
+)
 @click.option("--seed", type=int, default=0, help="Of a simulated source.")
 @click.option("--pace", type=click.FloatRange(min=0, min_open=True), default=1.0,
               help="Simulated seconds per second; simulated sources only.")  # fmt: skip

@@ -55,6 +55,8 @@ def command(
         raise UsageError(
             f"--speed {speed} is not above 0", hint="--speed 60 plays a minute a second"
         )
+    if derived is not None:
+        _check_derived(derived, Path(file))
     played = _stream() if file == "-" else _recording(Path(file))
     start, stop = _time(from_, played), _time(to, played)
     if at is not None:
@@ -69,6 +71,14 @@ def command(
     if start is not None:
         stream = (event for event in stream if event.t_us >= start)
     _print(stream, played.zone, as_json, speed)
+
+
+def _check_derived(derived: Path, file: Path) -> None:
+    """The series replace a file that is there, but no recording and no device."""
+    if derived.exists() and file.exists() and derived.samefile(file):
+        raise UsageError(f"{derived} is the recording", hint="give --derived another name")
+    if derived.exists() and not derived.is_file():
+        raise UsageError(f"{derived} is no plain file", hint="give --derived another name")
 
 
 @dataclass(slots=True)

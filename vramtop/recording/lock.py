@@ -6,6 +6,7 @@ filesystem has no `flock` (some NFS mounts), the process named in the lock file 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -91,7 +92,9 @@ class WriterLock:
         """Remove the lock file; safe to call twice."""
         if self._fd < 0:
             return
-        self._path.unlink(missing_ok=True)
+        # A directory that lets nobody write keeps the file; without the lock it means nothing.
+        with contextlib.suppress(OSError):
+            self._path.unlink()
         os.close(self._fd)
         self._fd = -1
 
