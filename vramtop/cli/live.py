@@ -9,20 +9,21 @@ from pathlib import Path
 
 import click
 
+from vramtop.cli import options
 from vramtop.units import format_time
 
 
 @click.command(epilog="Example: vramtop live --source sim:training-oom --duration 60")
 @click.option("--source", "spec", default="nvml", metavar="SRC", help="nvml, or sim:SCENARIO.")
-@click.option("--interval", type=click.FloatRange(0.01, 3600), default=1.0, show_default=True,
-              metavar="S", help="Seconds between ticks.")  # fmt: skip
-@click.option("--duration", type=click.FloatRange(min=0), metavar="S", help="End after S seconds.")
+@click.option("--interval", callback=options.duration, default="1s", show_default=True,
+              metavar="TIME", help="Spacing of ticks.")  # fmt: skip
+@click.option("--duration", callback=options.duration, metavar="TIME", help="End after this time.")
 @click.option(
     "--gpu", "gpus", type=click.IntRange(0), multiple=True, metavar="I", help="Only these GPUs."
 )
 @click.option("--seed", type=int, default=0, help="Of a simulated source.")
-@click.option("--pace", type=click.FloatRange(min=0, min_open=True), default=1.0,
-              help="Simulated seconds per second; simulated sources only.")  # fmt: skip
+@click.option("--pace", callback=options.pace, default="1", show_default=True,
+              help="Simulated seconds per second, or max; simulated sources only.")  # fmt: skip
 @click.option("--record", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Also record the same ticks, with the digest of what was concluded.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
@@ -34,7 +35,7 @@ def command(
     duration: float | None = None,
     gpus: tuple[int, ...] = (),
     seed: int = 0,
-    pace: float = 1.0,
+    pace: float | None = 1.0,
     record: Path | None = None,
     as_json: bool = False,
     no_kill: bool = False,  # noqa: ARG001 - nothing here signals anybody

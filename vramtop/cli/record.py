@@ -17,10 +17,10 @@ from vramtop.capture.evidence import Evidence
 from vramtop.capture.naming import default_path
 from vramtop.capture.session import Session
 from vramtop.capture.signals import HeldSignals
+from vramtop.cli import options
 from vramtop.companions.actions import Rule, parse_rule
 from vramtop.errors import UsageError, VramtopError
 from vramtop.samples import MARK, Observation
-from vramtop.units import parse_duration
 
 if TYPE_CHECKING:
     from vramtop.protocols import Sink, Source
@@ -29,37 +29,19 @@ _COMPANION_S = 3.0
 """How long a companion may take to say what it saw last."""
 
 
-def _duration(_ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
-    if value is None:
-        return None
-    seconds = parse_duration(value)
-    if seconds <= 0:
-        raise UsageError(f"--{param.name} {value} is not longer than nothing", hint="such as 1s")
-    return seconds
-
-
-def _pace(text: str) -> float | None:
-    if text == "max":
-        return None
-    try:
-        pace = float(text)
-    except ValueError:
-        pace = 0.0
-    if not pace > 0:
-        raise UsageError(f"--pace {text} is no speed", hint="a number above 0, or max")
-    return pace
-
-
 @click.command(
     name="record",
     context_settings={"ignore_unknown_options": False},
     epilog="Example: vramtop record -o run.parquet --interval 0.1 -- python train.py",
 )
 @click.option("-o", "--output", metavar="FILE", help="The recording; - streams it to stdout.")
-@click.option("--interval", callback=_duration, default="1s", show_default=True, metavar="TIME",
+@click.option("--interval", callback=options.duration, default="1s", show_default=True, metavar="TIME",
               help="Spacing of ticks.")  # fmt: skip
 @click.option(
-    "--duration", callback=_duration, metavar="TIME", help="End the recording after this time."
+    "--duration",
+    callback=options.duration,
+    metavar="TIME",
+    help="End the recording after this time.",
 )
 @click.option("--source", default="nvml", show_default=True, metavar="SRC",
               help="nvml, or sim:SCENARIO.")  # fmt: skip
@@ -67,7 +49,7 @@ def _pace(text: str) -> float | None:
               help="Record this GPU only; may be repeated.")  # fmt: skip
 @click.option("--pcie", is_flag=True, help="PCIe throughput too; blocks 20 ms per direction.")
 @click.option("--seed", type=int, default=0, help="Of a simulated source.")
-@click.option("--pace", default="1", show_default=True,
+@click.option("--pace", callback=options.pace, default="1", show_default=True,
               help="Simulated seconds per second, or max; simulated sources only.")  # fmt: skip
 @click.option("--mark", "marks", multiple=True, metavar="TEXT", help="A note at the beginning.")
 @click.option("--strict", is_flag=True, help="Do not run COMMAND without a recording.")
@@ -83,7 +65,7 @@ def command(
     gpus: tuple[int, ...],
     pcie: bool,
     seed: int,
-    pace: str,
+    pace: float | None,
     marks: tuple[str, ...],
     strict: bool,
     watch: bool,
@@ -101,7 +83,6 @@ def command(
     streaming = output == "-"
     _check_usage(streaming, rules, command_line, watching=watch)
     path = default_path(os.environ) if output is None else Path(output)
-    speed = _pace(pace)
     signals = HeldSignals()
     program = Command(command_line, signals) if command_line else None
 
@@ -110,7 +91,7 @@ def command(
         from vramtop.sources import open_source
 
         return open_source(
-            source, interval_s=interval, gpus=gpus, seed=seed, pace=speed, pcie=pcie,
+            source, interval_s=interval, gpus=gpus, seed=seed, pace=pace, pcie=pcie,
             facts=read_facts,
         )  # fmt: skip
 

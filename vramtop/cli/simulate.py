@@ -7,9 +7,9 @@ from pathlib import Path
 
 import click
 
+from vramtop.cli import options
 from vramtop.errors import RecordingError, UsageError
 from vramtop.sources.sim import SCENARIOS, SimSource
-from vramtop.units import parse_duration
 
 
 @click.command(
@@ -18,9 +18,19 @@ from vramtop.units import parse_duration
 @click.argument("scenario", required=False)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="The recording to write.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Another run of the kind.")
-@click.option("--duration", metavar="S", help="Simulated time, such as 600 or 10m.")
 @click.option(
-    "--interval", metavar="S", default="1", show_default=True, help="Spacing of ticks, such as 0.1."
+    "--duration",
+    callback=options.duration,
+    metavar="TIME",
+    help="Simulated time, such as 600 or 10m.",
+)
+@click.option(
+    "--interval",
+    callback=options.duration,
+    default="1s",
+    show_default=True,
+    metavar="TIME",
+    help="Spacing of ticks, such as 0.1.",
 )
 @click.option("--force", is_flag=True, help="Replace the output if it exists.")
 @click.option("--list", "listing", is_flag=True, help="Print the scenarios, one a line.")
@@ -28,8 +38,8 @@ def command(
     scenario: str | None,
     output: Path | None,
     seed: int,
-    duration: str | None,
-    interval: str,
+    duration: float | None,
+    interval: float,
     force: bool,
     listing: bool,
 ) -> None:
@@ -48,9 +58,9 @@ def command(
     source = SimSource(
         scenario,
         seed=seed,
-        interval_s=parse_duration(interval),
+        interval_s=interval,
         pace=None,
-        duration_s=None if duration is None else parse_duration(duration),
+        duration_s=duration,
     )
     if output is None:
         raise UsageError("no output is given", hint="name the recording to write with -o FILE")
