@@ -135,7 +135,7 @@ def test_a_speed_that_is_no_number_is_refused(recording: Path) -> None:
 
 def test_live_is_what_runs_without_a_command() -> None:
     """`vramtop --source …` is `vramtop live --source …`."""
-    run = vramtop("--source", "sim:multi-gpu", "--gpu", "2", "--duration", "0", "--json")
+    run = vramtop("--source", "sim:multi-gpu", "--gpu", "2", "--duration", "0.1", "--json")
     assert run.returncode == 0
     assert {json.loads(line)["gpu"] for line in run.stdout.splitlines()} == {2}
 

@@ -18,7 +18,7 @@ def duration(_ctx: click.Context, param: click.Parameter, value: str | None) -> 
         return None
     seconds = parse_duration(value)
     if seconds <= 0:
-        raise UsageError(f"--{param.name} {value} is not longer than nothing", hint="such as 1s")
+        raise UsageError(f"--{param.name} {value} is not above zero", hint="such as 1s")
     return seconds
 
 
