@@ -6,23 +6,26 @@ starts, runs and ends as it would have without it.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
 from collections.abc import Callable
+from typing import NoReturn
 
 from vramtop.capture.command import Command, Ended
 from vramtop.capture.evidence import Evidence
 from vramtop.capture.session import Session
 from vramtop.capture.signals import TERMINAL_STOPS, HeldSignals
 from vramtop.capture.stderr import StderrRelay
-from vramtop.errors import CommandError, VramtopError
+from vramtop.errors import CommandError, RecordingError, VramtopError
 
 PATIENCE_S = 1.0
 """How long COMMAND waits for a driver that is slow to open. What comes later is recorded late."""
 CLOSE_S = 30.0
 """How long the end of COMMAND may be held up by writing and sealing, at the very most."""
 _DRAIN_S = 2.0
+_NO_ROOM = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 _STOP_PAIR_S = 5.0  # a stop of COMMAND and the terminal's signal for it belong together
 
 
@@ -86,7 +89,14 @@ class Beside:
             VramtopError: with `strict`, what kept the recording from starting.
             CommandError: COMMAND cannot be started.
         """
-        self._session.start()
+        try:
+            self._session.start()
+        except RuntimeError as failed:
+            self._go_without(
+                RecordingError(
+                    f"the recording could not start: {failed}", hint="look at the limits: ulimit -a"
+                )
+            )
         if self._strict:
             while not self._session.started.wait(0.1):
                 caught = self._signals.wait(0.0)
@@ -97,21 +107,40 @@ class Beside:
             self._session.started.wait(PATIENCE_S)
         error = self._session.error
         if error is not None and self._session.ended.is_set():
-            if self._strict:
-                raise error
-            self._say_once()
-            if self._stdout_is_ours:
-                os.dup2(2, 1)
-            self._command.replace_us()
+            self._go_without(error)
         descriptor = self._relay.start()
         try:
             self._command.start(stderr_fd=descriptor, stdout_to_stderr=self._stdout_is_ours)
-        except CommandError:
+        except CommandError as refused:
             self._session.stop("COMMAND could not be started")
+            cause = refused.__cause__
+            if isinstance(cause, OSError) and cause.errno in _NO_ROOM:
+                # Two processes are one too many here, and the one that matters is COMMAND.
+                self._session.ended.wait(PATIENCE_S)
+                self._go_without(
+                    RecordingError(
+                        f"no room for a process beside COMMAND: {cause.strerror}",
+                        hint="look at the limits: ulimit -a",
+                    )
+                )
             raise
         finally:
             self._relay.close_ours()
             self._evidence.known.set()
+
+    def _go_without(self, error: VramtopError) -> NoReturn:
+        """Become COMMAND, which matters more than a recording of it.
+
+        Raises:
+            VramtopError: `error`, with `strict`.
+            CommandError: COMMAND cannot be started.
+        """
+        if self._strict:
+            raise error
+        self._warn(error)
+        if self._stdout_is_ours:
+            os.dup2(2, 1)
+        self._command.replace_us()
 
     def run(self) -> Ended:
         """Wait for COMMAND to end, and pass on what it must not miss; then end the recording."""

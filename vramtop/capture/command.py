@@ -15,6 +15,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 from vramtop.capture.signals import HeldSignals
 from vramtop.errors import CommandError
@@ -78,7 +79,7 @@ class Command:
         self._signals = signals
         self._lock = threading.Lock()  # between a kill and the reaping that frees the PID
 
-    def replace_us(self) -> None:
+    def replace_us(self) -> NoReturn:
         """Become the program: without a recorder there is nothing to stay for.
 
         Raises:

@@ -96,10 +96,17 @@ class Session:
             self.end_reason = "the reader went away"
         except VramtopError as error:
             self.error = error
-        except OSError as error:
-            self.error = RecordingError(
-                f"the recording stopped: {error}", hint="what was written until then is kept"
-            )
+        except (OSError, MemoryError, RuntimeError) as error:
+            # RuntimeError: no more threads to be had. MemoryError has no words of its own.
+            why = str(error) or "out of memory"
+            if self.ticks:
+                self.error = RecordingError(
+                    f"the recording stopped: {why}", hint="what was written until then is kept"
+                )
+            else:
+                self.error = RecordingError(
+                    f"the recording could not start: {why}", hint="look at the limits: ulimit -a"
+                )
         finally:
             self.ended.set()
             self.started.set()

@@ -54,12 +54,20 @@ class StderrRelay:
         except OSError:
             return None
         self._write_end = write_end
-        if not self._spawn():
+        if not self._spawn() or not self._start_listening():
             self.close_ours()
             os.close(self._read_end)
             return None
-        threading.Thread(target=self._listen, name="vramtop-stderr", daemon=True).start()
         return write_end
+
+    def _start_listening(self) -> bool:
+        thread = threading.Thread(target=self._listen, name="vramtop-stderr", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:  # no thread to be had: a limit on processes or on memory
+            self._end_relay()
+            return False
+        return True
 
     def close_ours(self) -> None:
         """Close COMMAND's end in this process; without that the stream never ends."""
@@ -90,7 +98,10 @@ class StderrRelay:
 
     def _spawn(self) -> bool:
         """Start a relay on the read end; False if it does not come up."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError:
+            return False
         actions = [
             (os.POSIX_SPAWN_DUP2, self._read_end, 0),
             (os.POSIX_SPAWN_DUP2, theirs.fileno(), 1),
@@ -115,15 +126,22 @@ class StderrRelay:
             came_up = ours.recv(_MESSAGE_BYTES) == b"r"
         except OSError:
             came_up = False
+        self._link = ours
         if not came_up:
-            ours.close()
+            self._end_relay()
+            return False
+        ours.settimeout(None)
+        return True
+
+    def _end_relay(self) -> None:
+        """Take back a relay that cannot be used."""
+        if self._link is not None:
+            self._link.close()
+            self._link = None
+        if self.pid is not None:
             os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             self.pid = None
-            return False
-        ours.settimeout(None)
-        self._link = ours
-        return True
 
     def _listen(self) -> None:
         """Hand on the copies; start another relay if this one dies before its time."""

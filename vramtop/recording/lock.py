@@ -40,8 +40,10 @@ class WriterLock:
     def __init__(self, path: Path) -> None:
         self._path = lock_path(path)
         self._fd = self._acquire()
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, json.dumps({"pid": os.getpid()}).encode("ascii"), 0)
+        # Whose it is matters to people, and where there is no flock; a full disk does not stop us.
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._fd, 0)
+            os.pwrite(self._fd, json.dumps({"pid": os.getpid()}).encode("ascii"), 0)
 
     def _acquire(self) -> int:
         tries = _TRIES

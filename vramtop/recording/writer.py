@@ -98,7 +98,12 @@ class RecordingWriter:
         sync_s: float = 1.0,
         patience_s: float = 0.05,
     ) -> None:
-        self.path = Path(path).absolute()
+        try:
+            self.path = Path(path).absolute()
+        except FileNotFoundError as error:
+            raise RecordingError(
+                "the working directory has been removed", hint="give -o a path from / on"
+            ) from error
         self.faults: list[str] = []
         self.dropped = 0
         self._recording_id = recording_id or uuid.uuid4().hex
@@ -152,7 +157,15 @@ class RecordingWriter:
             self._lock.release()
             raise
         self._writer = threading.Thread(target=self._write_loop, name="wal-writer", daemon=True)
-        self._writer.start()
+        try:
+            self._writer.start()
+        except RuntimeError as error:
+            os.close(self._fd)
+            part_path(self.path, 0).unlink(missing_ok=True)
+            self._lock.release()
+            raise RecordingError(
+                f"cannot write {self.path.name}: {error}", hint="look at the limits: ulimit -a"
+            ) from error
 
     def append(self, tick: Tick) -> None:
         """Take one tick; their `seq` must ascend. Never raises for a failing disk.
