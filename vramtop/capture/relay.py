@@ -125,7 +125,8 @@ class Relay:
             return
         if happened & select.POLLOUT:
             self._send_backlog()
-        if not happened & ~select.POLLOUT:
+        # Sending may have found out that the recorder is gone.
+        if self._link is None or not happened & ~select.POLLOUT:
             return
         try:
             message = os.read(self._link, 64)
