@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 from vramtop.analyzers.sweep import SweepAnalyzer
@@ -14,6 +14,7 @@ from vramtop.view import Change
 
 MINUTE_NS = 60 * NS_PER_S
 WINDOWS_MIN = (10, 20, 40)
+LEAST_RISES = 6
 
 
 @dataclass(slots=True)
@@ -22,7 +23,8 @@ class _Series:
     trusted_from_ns: int
     leaking: bool = False
     waking: bool = False
-    quiet_minutes: int = field(default=0)
+    # When the level last rose, newest last; fewer rises than these are no leak.
+    risen_ns: tuple[int, ...] = (-(1 << 62),) * LEAST_RISES
 
 
 class LeakAnalyzer(SweepAnalyzer):
@@ -61,9 +63,10 @@ class LeakAnalyzer(SweepAnalyzer):
             series = self._series[change.key] = _Series(
                 window, now + int(self.startup_s * NS_PER_S)
             )
+        if series.floor.lows and change.used > series.floor.level:
+            series.risen_ns = (*series.risen_ns[1:], now)
         series.floor.put(now, change.used)
-        series.quiet_minutes = 0
-        if not series.waking:
+        if not series.waking and self._moving(series, now):
             series.waking = True
             self.wake_at(series.floor.boundary_ns, change.key)
 
@@ -88,11 +91,12 @@ class LeakAnalyzer(SweepAnalyzer):
             series.leaking = self._goes_on(series.floor.lows[:-1])
         else:
             self._look(tick, key, series, now)
-        series.quiet_minutes += 1
-        if series.quiet_minutes <= WINDOWS_MIN[-1]:
+        series.waking = series.leaking or self._moving(series, now)
+        if series.waking:
             self.wake_at(series.floor.boundary_ns, key)
-        else:
-            series.waking = False
+
+    def _moving(self, series: _Series, now: int) -> bool:
+        return now - series.risen_ns[0] <= WINDOWS_MIN[-1] * MINUTE_NS
 
     def _look(self, tick: int, key: SeriesKey, series: _Series, now: int) -> None:
         lows = series.floor.lows[:-1]
@@ -127,7 +131,7 @@ class LeakAnalyzer(SweepAnalyzer):
             return None
         steps = [after - before for before, after in pairwise(lows)]
         rises = [step for step in steps if step > 0]
-        if len(rises) < 6 or max(rises) * 5 > 2 * grown:
+        if len(rises) < LEAST_RISES or max(rises) * 5 > 2 * grown:
             return None
         if -min(0, *steps) * 5 > grown:
             return None
