@@ -68,7 +68,7 @@ def test_links_between_pages_lead_somewhere():
         for target in re.findall(r"\]\((?!http)([^)#]+)", text):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
         for named in re.findall(r"`((?:docs|benchmarks|tests|vramtop|recordings)/[\w./-]+)`", text):
-            assert (ROOT / named).exists(), f"{page.name}: {named}"
+            assert "NAME" in named or (ROOT / named).exists(), f"{page.name}: {named}"
 
 
 def test_the_python_example_runs(tmp_path):
