@@ -56,6 +56,10 @@ class Terminal:
                 self.output += chunk
         return self.process.wait(LIMIT_S)
 
+    def hang_up(self) -> None:
+        os.close(self.master)
+        self.master = os.open(os.devnull, os.O_RDONLY)
+
     def close(self) -> None:
         os.close(self.master)
         self.process.kill()

@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable
 from typing import NoReturn
 
-from vramtop.capture.command import Command, Ended
+from vramtop.capture.command import Command, Ended, is_for_typing
 from vramtop.capture.evidence import Evidence
 from vramtop.capture.session import Session
-from vramtop.capture.signals import TERMINAL_STOPS, HeldSignals
+from vramtop.capture.signals import TERMINAL_STOPS, Caught, HeldSignals
 from vramtop.capture.stderr import StderrRelay
 from vramtop.errors import CommandError, RecordingError, VramtopError
 
@@ -24,6 +24,8 @@ PATIENCE_S = 1.0
 """How long COMMAND waits for a driver that is slow to open. What comes later is recorded late."""
 CLOSE_S = 30.0
 """How long the end of COMMAND may be held up by writing and sealing, at the very most."""
+LAST_WORDS_S = 0.5
+"""What closing has left when it is asked to hurry: enough for the last tick, not for sealing."""
 _DRAIN_S = 2.0
 _NO_ROOM = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 _STOP_PAIR_S = 5.0  # a stop of COMMAND and the terminal's signal for it belong together
@@ -42,7 +44,7 @@ def record_alone(session: Session, signals: HeldSignals) -> bool:
         if caught is None or not signals.ends_recording(caught):
             continue
         if session.end_reason is not None:
-            return False
+            return session.ended.wait(LAST_WORDS_S)
         session.stop(signal.Signals(caught.number).name)
     return True
 
@@ -108,7 +110,9 @@ class Beside:
         error = self._session.error
         if error is not None and self._session.ended.is_set():
             self._go_without(error)
-        descriptor = self._relay.start()
+        # Job control and keys are worth more than what might be said about memory.
+        keeps_terminal = os.isatty(2) and is_for_typing(self._command.argv)
+        descriptor = None if keeps_terminal else self._relay.start()
         try:
             self._command.start(stderr_fd=descriptor, stdout_to_stderr=self._stdout_is_ours)
         except CommandError as refused:
@@ -172,9 +176,15 @@ class Beside:
             self._stop_asked = (caught.number, time.monotonic())
         if caught.number == signal.SIGCONT:
             self._command.continue_()
-        elif not caught.from_kernel and caught.sender != self._command.pid:
-            # From the terminal it has it already, and its own words it knows.
+        elif self._is_news(caught):
             self._command.send(caught.number)
+
+    def _is_news(self, caught: Caught) -> bool:
+        """Whether COMMAND has not had this signal; from the terminal it has, and its own it knows."""
+        if caught.from_kernel:
+            # But a terminal that goes away says so to the first process of its session alone.
+            return caught.number == signal.SIGHUP and os.getsid(0) == os.getpid()
+        return caught.sender != self._command.pid
 
     def _stop_together(self) -> None:
         if self._stop_asked is None or not self._command.stopped:
@@ -190,6 +200,8 @@ class Beside:
         while not self._session.ended.is_set() and time.monotonic() < deadline:
             caught = self._signals.wait(deadline - time.monotonic())
             if caught is not None and self._signals.ends_recording(caught):
+                # Often a second Ctrl-C that was meant for COMMAND.
+                self._session.ended.wait(LAST_WORDS_S)
                 return
 
     def _say_once(self) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import resource
 import shutil
 import signal
@@ -51,6 +52,33 @@ def find_program(name: str) -> str:
         raise CommandError(f"{name}: command not found", code=127)
     why = "is a directory" if Path(path).is_dir() else "permission denied"
     raise CommandError(f"{name}: {why}", code=126)
+
+
+_SHELL = re.compile(r"(ba|c|da|fi|k|mk|tc|z)?sh|su")
+_PROMPT = re.compile(r"(b|i|pt)?python[0-9.]*|R|julia")
+
+
+def is_for_typing(argv: Sequence[str]) -> bool:
+    """Whether `argv` starts a shell or an interpreter for a person to type into.
+
+    bash does its job control through fd 2, and `less`, the pager of all of them, takes its keys
+    from the terminal that fd 2 is: that must then be the real one.
+
+    >>> [is_for_typing(line.split()) for line in ("bash -i", "sh -c x", "bash a.sh", "zsh")]
+    [True, False, False, True]
+    >>> [is_for_typing(line.split()) for line in ("python3", "ipython", "python -m x", "python a")]
+    [True, True, False, False]
+    """
+    name, arguments = Path(argv[0]).name, argv[1:]
+    short = "".join(each[1:] for each in arguments if each[:1] == "-" and each[:2] != "--")
+    if _SHELL.fullmatch(name):
+        if "c" in short or "--command" in arguments:
+            return False
+        if name == "su" or "i" in short:
+            return True
+    elif not _PROMPT.fullmatch(name) or {"c", "e", "m"} & set(short):
+        return False
+    return all(each.startswith("-") for each in arguments)
 
 
 def _start_failed(name: str, error: OSError) -> CommandError:

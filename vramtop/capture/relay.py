@@ -121,12 +121,13 @@ class Relay:
             fcntl.ioctl(self._source, _SET_SIZE, size)
 
     def _hear(self, happened: int) -> None:
-        if self._link is None:
-            return
         if happened & select.POLLOUT:
             self._send_backlog()
-        # Sending may have found out that the recorder is gone.
-        if self._link is None or not happened & ~select.POLLOUT:
+        if happened & ~select.POLLOUT:
+            self._take_message()
+
+    def _take_message(self) -> None:
+        if self._link is None:  # sending has found out that the recorder is gone
             return
         try:
             message = os.read(self._link, 64)
