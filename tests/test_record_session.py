@@ -143,7 +143,8 @@ def test_a_source_that_cannot_be_read_leaves_no_file():
         raise AssertionError("opened without a tick")
 
     session = Session(
-        open_source=lambda: Ticks([], fail=DriverError("no driver", hint="install one")), open_sink=open_sink
+        open_source=lambda: Ticks([], fail=DriverError("no driver", hint="install one")),
+        open_sink=open_sink,
     )
     session.start()
     assert session.ended.wait(LIMIT_S)
@@ -153,7 +154,9 @@ def test_a_source_that_cannot_be_read_leaves_no_file():
 
 def test_a_source_that_fails_later_leaves_a_recording_that_says_so():
     sink = Kept()
-    session = run(Ticks(ticks(2), fail=DriverError("the driver was unloaded", hint="load it")), sink)
+    session = run(
+        Ticks(ticks(2), fail=DriverError("the driver was unloaded", hint="load it")), sink
+    )
     assert sink.ticks[-1].observations[-1].text == "the source failed: the driver was unloaded"
     assert sink.closed
     assert isinstance(session.error, DriverError)
