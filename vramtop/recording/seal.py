@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import fcntl
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -92,6 +93,8 @@ def be_unimportant() -> None:
 
 def main() -> None:
     """Entry point of the seal child."""
+    # The recorder holds its signals back, and its children inherit that.
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
     parser = argparse.ArgumentParser(prog="vramtop.recording.seal")
     parser.add_argument("path", type=Path)
     parser.add_argument("--part", type=int)
