@@ -67,7 +67,7 @@ def _observed(event: Event) -> str:
         return event.text or "does not answer"
     if isinstance(event, GpuBack):
         away = "" if event.duration_s is None else f" after {format_duration(event.duration_s)}"
-        return f"answers again{away}" + _because(event.text)
+        return f"answers again{away}"  # its text says the same
     if isinstance(event, Gap):
         return f"nothing for {format_duration(event.duration_s)}" + _because(event.text)
     if isinstance(event, Mark):
