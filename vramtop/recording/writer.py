@@ -341,10 +341,13 @@ class RecordingWriter:
             os.close(old)
         if self._dirty:
             self._dirty = False
-            if not os.fstat(self._fd).st_nlink:
-                # What is written to a removed file is gone with this process.
+            status = os.fstat(self._fd)
+            if not status.st_nlink or status.st_size < self._size:
+                # What is written to a removed file is gone with this process, and what comes
+                # behind a hole in the log cannot be trusted.
                 self._writing = None
-                self._say(f"the log of {self.path.name} was removed; beginning another")
+                what = "cut off" if status.st_nlink else "removed"
+                self._say(f"the log of {self.path.name} was {what}; beginning another")
             self._flush(self._fd)
         if retired and self._seals:
             self._spawn_seal(retired[-1][1] - 1)
@@ -371,6 +374,9 @@ class RecordingWriter:
 
         Args:
             timeout_s: How long to wait for a disk that does not take what is waiting.
+
+        Raises:
+            RecordingError: nothing of the recording is where it was begun.
         """
         if self._closed:
             return
@@ -392,6 +398,11 @@ class RecordingWriter:
         if self._seals:
             self._seal_rest()
         self._lock.release()
+        if not os.path.lexists(self.path) and not list_parts(self.path):
+            raise RecordingError(
+                f"{self.path} was moved or removed while it was written",
+                hint="if it was moved: vramtop recover, where it is now",
+            )
 
     def _seal_rest(self) -> None:
         if self._spawn_seal(self._next_part - 1) is None:
