@@ -18,7 +18,11 @@ from record_fixtures import LIMIT_S, PYTHON, SIMULATED, eventually
 from vramtop.recording.reader import open_recording
 
 # A child that has just begun a session makes the pty on its stdin its controlling terminal.
-TAKE_TERMINAL = "import fcntl,os,sys,termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execv(sys.argv[1], sys.argv[1:])"
+# A login does not ignore hang-ups, whatever ran the tests (nohup, a service) may.
+TAKE_TERMINAL = (
+    "import fcntl,os,signal,sys,termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+    "signal.signal(signal.SIGHUP, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 class Terminal:
