@@ -9,7 +9,7 @@ from pathlib import Path
 from vramtop.errors import LockedError, RecordingError
 from vramtop.recording.lock import WriterLock, is_locked, lock_path, unwritable
 from vramtop.recording.reader import Recording, TickTime, open_recording
-from vramtop.recording.seal import seal_parts
+from vramtop.recording.seal import seal_parts, sealing_held
 from vramtop.recording.store import file_metadata, write_sealed
 
 
@@ -77,6 +77,12 @@ def _recover_into(source: Path, output: Path) -> Recovery:
         raise LockedError(
             f"{source.name} is still being written", hint="recover it when the recorder has ended"
         )
+    # A seal that outlived its recorder must not add to the file between our look and the copy.
+    with sealing_held(source):
+        return _write_copy(source, output)
+
+
+def _write_copy(source: Path, output: Path) -> Recovery:
     found = open_recording(source)
     lock = WriterLock(output)
     try:

@@ -15,6 +15,7 @@ import fcntl
 import os
 import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from vramtop.recording.part import WalPart
@@ -40,13 +41,24 @@ def seal_parts(path: Path, last_part: int | None = None) -> int:
     return added
 
 
+@contextlib.contextmanager
+def sealing_held(path: Path) -> Iterator[None]:
+    """Let nobody seal parts of `path` meanwhile; waits for one who does."""
+    part = _lock_oldest(path, None)
+    try:
+        yield
+    finally:
+        if part is not None:
+            os.close(part[1])
+
+
 def _lock_oldest(path: Path, last_part: int | None) -> tuple[Path, int] | None:
     while True:
         parts = list_parts(path)
         if not parts or (last_part is not None and part_number(parts[0]) > last_part):
             return None
         try:
-            fd = os.open(parts[0], os.O_RDONLY)
+            fd = _open_to_lock(parts[0])
         except FileNotFoundError:
             continue
         fcntl.flock(fd, fcntl.LOCK_EX)
@@ -54,6 +66,16 @@ def _lock_oldest(path: Path, last_part: int | None) -> tuple[Path, int] | None:
         if os.fstat(fd).st_nlink:
             return parts[0], fd
         os.close(fd)
+
+
+def _open_to_lock(part: Path) -> int:
+    """A descriptor of `part` to lock; NFS wants one that could write, as fcntl locks do."""
+    try:
+        return os.open(part, os.O_RDWR)
+    except FileNotFoundError:
+        raise
+    except OSError:  # a read-only medium, from which somebody recovers into another file
+        return os.open(part, os.O_RDONLY)
 
 
 def _seal_part(path: Path, name: Path) -> int:
