@@ -13,7 +13,7 @@ from vramtop.companions.watch import Watcher
 from vramtop.errors import UsageError
 from vramtop.events import OomRiskChanged, VerdictChanged
 from vramtop.recording.reader import open_recording
-from vramtop.samples import ACTION
+from vramtop.samples import ACTION, FAULT
 
 
 def risk(level, *, uuid="GPU-a", seq=0):
@@ -120,6 +120,10 @@ def test_a_companion_that_dies_or_hangs_costs_the_recording_nothing(tmp_path, nu
         if number == signal.SIGSTOP:
             # Left alone, it would keep the stderr open for ever.
             assert b"did not end in time and was killed" in process.stderr.read()
+        else:
+            assert b"ended too early (signal 9)" in process.stderr.read()
+            (fault,) = observed(tmp_path / "r.parquet", FAULT)
+            assert fault.name == "companion"
     assert open_recording(tmp_path / "r.parquet").state == "sealed"
 
 

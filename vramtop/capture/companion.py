@@ -40,6 +40,7 @@ class Companion:
         module: Its module; `main(arguments)` is run.
         arguments: Strings.
         hear: Called with each message, in a thread of its own.
+        lost: Called with how it ended (`signal 9`, `exit code 1`) if that was before its time.
     """
 
     def __init__(
@@ -47,10 +48,13 @@ class Companion:
         module: str,
         arguments: Sequence[str],
         hear: Callable[[Mapping[str, object]], None],
+        lost: Callable[[str], None] = lambda _how: None,
     ) -> None:
         self._module = module
         self._arguments = list(arguments)
         self._hear = hear
+        self._lost = lost
+        self._stopping = False
         self._gone = threading.Event()
         self._link: socket.socket | None = None
         self.pid: int | None = None
@@ -89,6 +93,7 @@ class Companion:
     def stop(self) -> None:
         """End it. One that hangs would keep our stderr open, and with it whoever reads that."""
         if self.pid is not None and not self._gone.is_set():
+            self._stopping = True
             os.kill(self.pid, signal.SIGKILL)
 
     def _listen(self) -> None:
@@ -107,7 +112,10 @@ class Companion:
             if isinstance(heard, dict):
                 self._hear(heard)
         if self.pid is not None:
-            os.waitpid(self.pid, 0)
+            _, status = os.waitpid(self.pid, 0)
+            code = os.waitstatus_to_exitcode(status)
+            if code and not self._stopping:
+                self._lost(f"signal {-code}" if code < 0 else f"exit code {code}")
         self._gone.set()
 
 

@@ -20,7 +20,7 @@ from vramtop.capture.signals import HeldSignals
 from vramtop.cli import options
 from vramtop.companions.actions import Rule, parse_rule
 from vramtop.errors import UsageError, VramtopError
-from vramtop.samples import MARK, Observation
+from vramtop.samples import FAULT, MARK, Observation
 
 if TYPE_CHECKING:
     from vramtop.protocols import Sink, Source
@@ -107,6 +107,12 @@ def command(
     companion: Companion | None = None
     evidence: Evidence | None = None
 
+    def on_companion_lost(how: str) -> None:
+        # Whoever relies on an action must hear that none will come.
+        text = f"the process for --watch ended too early ({how}); no more lines or actions from it"
+        session.observe(Observation(what=FAULT, name="companion", text=text))
+        _say(text)
+
     def on_change() -> None:
         nonlocal companion
         if companion is None and session.ticks and (watch or rules) and session.error is None:
@@ -115,6 +121,7 @@ def command(
                 "vramtop.companions.watch",
                 arguments,
                 lambda message: record_action(message, session, program),
+                lost=on_companion_lost,
             )
             if not companion.start(signals):
                 _say("the process for --watch could not be started")

@@ -416,7 +416,7 @@ class RecordingWriter:
             return
         if list_parts(self.path):
             self._say(
-                f"{self.path.name} could not be sealed (exit {codes[-1]}); nothing is lost: "
+                f"{self.path.name} could not be sealed (exit {codes[-1]}); nothing more is lost: "
                 f"it can be read as it is, and `vramtop recover` seals it"
             )
 
