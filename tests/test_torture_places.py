@@ -2,7 +2,9 @@
 
 import os
 import signal
+import threading
 import time
+from dataclasses import replace
 
 import pytest
 from record_fixtures import eventually, recording
@@ -13,6 +15,7 @@ from vramtop.recording.reader import open_recording
 from vramtop.recording.recover import recover
 from vramtop.recording.wal import list_parts
 from vramtop.recording.writer import RecordingWriter
+from vramtop.samples import FAULT, MARK, Observation
 
 
 def test_a_log_that_is_cut_off_costs_what_was_cut_and_what_came_until_it_was_seen(tmp_path):
@@ -67,3 +70,36 @@ def test_a_writer_whose_directory_was_removed_says_so(tmp_path):
     folder.rmdir()
     with pytest.raises(RecordingError, match="moved or removed"):
         writer.close(timeout_s=0.2)
+
+
+def test_what_was_observed_while_ticks_were_lost_comes_with_the_next_tick(tmp_path, monkeypatch):
+    """Who a process is, a mark, or an out-of-memory message is said once: it must not be lost."""
+    path = tmp_path / "r.parquet"
+    ticks = list(training(60))
+    mark = Observation(what=MARK, text="step 40")
+    ticks[40] = replace(ticks[40], observations=(mark,))
+    answers = threading.Event()
+    real = RecordingWriter._try_write
+
+    def stalled(self, item):
+        answers.wait(10)
+        return real(self, item)
+
+    monkeypatch.setattr(RecordingWriter, "_try_write", stalled)
+    writer = RecordingWriter(path, seal=False, buffer_bytes=4000, patience_s=0.001)
+    for tick in ticks[:50]:
+        writer.append(tick)
+    lost = writer.dropped
+    assert 10 < lost < 45
+    answers.set()
+    deadline = time.monotonic() + 10
+    while writer._waiting_bytes and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for tick in ticks[50:]:
+        writer.append(tick)
+    writer.close()
+    found = read(open_recording(path))
+    assert [tick.seq for tick in found] == [*range(50 - lost), *range(50, 60)]
+    after = next(tick for tick in found if tick.seq == 50)
+    assert after.observations[0] == mark
+    assert [seen.what for seen in after.observations] == [MARK, FAULT]

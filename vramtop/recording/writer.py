@@ -47,6 +47,7 @@ ROTATE_S = 3600
 BUFFER_BYTES = 32 * MIB
 _BACKOFF_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0)
 _SEAL_TIMEOUT_S = 120.0
+_MAX_CARRIED = 1000
 
 
 class _Item(NamedTuple):
@@ -64,7 +65,8 @@ class RecordingWriter:
     When `append` returns, the tick has been handed to the kernel, so that a kill of this
     process does not lose it. The exception is a disk that does not answer within
     `patience_s`: then ticks wait in memory, up to `buffer_bytes`; what does not fit is
-    dropped, counted, and said in a `fault` observation of the next tick that is kept.
+    dropped, counted, and said in a `fault` observation of the next tick that is kept, which
+    also takes over their observations.
 
     Args:
         path: The recording; its directory must exist, and itself must not.
@@ -122,6 +124,7 @@ class RecordingWriter:
         self._last_seq = -1
         self._number = 0
         self._dropped_unsaid = 0
+        self._carried: list[Observation] = []
         self._stalled = False
         self._closed = False
 
@@ -177,11 +180,13 @@ class RecordingWriter:
             raise ValueError(f"tick {tick.seq} after tick {self._last_seq}")
         self._last_seq = tick.seq
         if self._waiting_bytes >= self._buffer_bytes:
-            self._drop()
+            self._drop(tick)
             return
         if self._dropped_unsaid:
-            tick = replace(tick, observations=(*tick.observations, self._fault_of_drops()))
+            seen = (*self._carried, *tick.observations, self._fault_of_drops())
+            tick = replace(tick, observations=seen)
             self._dropped_unsaid = 0
+            self._carried = []
         began = self._part_began_ns
         if began is not None and (
             self._encoded_bytes >= self._rotate[0] or tick.mono_ns - began >= self._rotate[1]
@@ -214,7 +219,9 @@ class RecordingWriter:
         except queue.Empty:
             self._stalled = True
 
-    def _drop(self) -> None:
+    def _drop(self, tick: Tick) -> None:
+        # Readings come again; who a process is and what went wrong is said but once.
+        self._carried += tick.observations[: max(0, _MAX_CARRIED - len(self._carried))]
         self.dropped += 1
         self._dropped_unsaid += 1
         if self._dropped_unsaid == 1 and self._failing_since is None:
