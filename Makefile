@@ -8,6 +8,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(CONSTRAINT),--constraint $(CONSTRAINT))
 
+# These run the recorder and the driver, which need no package but click and nvidia-ml-py; their
+# real children, terminals and clocks take half the time of all tests.
+NO_PACKAGES := test_torture_* test_record_* test_nvml_f* test_nvml_source* test_nvml_parts* test_report_browser*
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-lowest check format picture bench lock clean
 
@@ -33,7 +37,7 @@ test-lowest: ## Run the tests with the oldest packages that pyproject.toml admit
 	test -x $(VENV)-lowest/bin/python || $(PYTHON) -m venv $(VENV)-lowest
 	$(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
 	  --constraint requirements/lowest.txt --editable '.[test]'
-	$(VENV)-lowest/bin/python -m pytest -q -p no:randomly
+	$(VENV)-lowest/bin/python -m pytest -q -p no:randomly $(addprefix --ignore-glob=tests/,$(NO_PACKAGES))
 
 check: $(STAMP) ## Lint, formatting, types, layers.
 	$(BIN)/ruff check .

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from fakedriver import FakeDriver
+
+# What a background shell or nohup ignores, its children ignore too; the programs that the tests
+# start are to meet signals as in a login.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for _number in (signal.SIGQUIT, signal.SIGHUP, signal.SIGTERM):
+    signal.signal(_number, signal.SIG_DFL)
 
 # Files of the fake driver are run by children, not collected.
 collect_ignore = ["fakedriver"]

@@ -119,7 +119,10 @@ def test_one_bit_less_numpy_dispatch_gives_the_same_digest():
         "print(digest.count, digest.hexdigest())\n"
     )
     import numpy as np
-    from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
+
+    core = np._core if hasattr(np, "_core") else np.core
+    known = core._multiarray_umath
+    __cpu_dispatch__, __cpu_features__ = known.__cpu_dispatch__, known.__cpu_features__
 
     features = [name for name in __cpu_dispatch__ if __cpu_features__.get(name)]
     assert features, f"NumPy {np.__version__} dispatches on nothing here"
