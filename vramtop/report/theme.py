@@ -79,8 +79,3 @@ def luminance(colour: str) -> float:
         for value in channels
     ]
     return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
-def text_on(colour: str) -> str:
-    """Black or white, whichever reads better on `colour`."""
-    return "#ffffff" if luminance(colour) < 0.18 else "#000000"
