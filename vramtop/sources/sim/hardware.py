@@ -20,6 +20,11 @@ class Board:
     sm_clock_mhz: int
     mem_clock_mhz: int
 
+    @property
+    def usable_bytes(self) -> int:
+        """What processes can have of it."""
+        return self.total_bytes - self.reserved_bytes
+
 
 H100 = Board(name="NVIDIA H100 80GB HBM3", total_bytes=81_559 * MIB, reserved_bytes=551 * MIB,
              idle_mw=71_000, limit_mw=700_000, sm_clock_mhz=1980, mem_clock_mhz=2619)  # fmt: skip
@@ -28,7 +33,17 @@ A100 = Board(name="NVIDIA A100-SXM4-80GB", total_bytes=81_920 * MIB, reserved_by
 RTX4090 = Board(name="NVIDIA GeForce RTX 4090", total_bytes=24_564 * MIB,
                 reserved_bytes=397 * MIB, idle_mw=21_000, limit_mw=450_000,
                 sm_clock_mhz=2520, mem_clock_mhz=10_501)  # fmt: skip
-CONTEXT_BYTES = {H100.name: 524 * MIB, A100.name: 424 * MIB, RTX4090.name: 338 * MIB}
+A100_40 = Board(name="NVIDIA A100-PCIE-40GB", total_bytes=40_960 * MIB,
+                reserved_bytes=497 * MIB, idle_mw=35_000, limit_mw=250_000,
+                sm_clock_mhz=1410, mem_clock_mhz=1215)  # fmt: skip
+SIZES = (H100, A100_40, RTX4090)
+"""One board of each size, 80, 40 and 24 GB."""
+CONTEXT_BYTES = {
+    H100.name: 524 * MIB,
+    A100.name: 424 * MIB,
+    RTX4090.name: 338 * MIB,
+    A100_40.name: 412 * MIB,
+}
 
 
 class Device:

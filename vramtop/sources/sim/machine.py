@@ -24,6 +24,10 @@ UPTIME_S = 518_400
 CLOCK_TICKS_PER_S = 100
 
 
+Work = Callable[["Process"], Iterator[float]]
+"""A workload: from a process to its life."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """A process to be.
@@ -42,7 +46,7 @@ class Job:
 
     kind: str
     command: str
-    work: Callable[[Process], Iterator[float]]
+    work: Work
     gpus: tuple[int, ...] = (0,)
     user: str = "ada"
     framework: str | None = "pytorch"
@@ -113,6 +117,11 @@ class Process:
             return
         self.machine.end_phase(self)
         self.phase_now = _Phase(label, self.machine.now_ns)
+
+    @property
+    def board(self) -> Board:
+        """That of its main GPU."""
+        return self.machine.devices[self.job.gpus[0]].board
 
     @property
     def age_s(self) -> float:

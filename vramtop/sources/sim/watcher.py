@@ -29,7 +29,7 @@ from vramtop.sources.sim.dice import Dice
 from vramtop.sources.sim.faults import Loss, Missing
 from vramtop.sources.sim.hardware import Device
 from vramtop.sources.sim.machine import UPTIME_S, Machine, Process
-from vramtop.sources.sim.scenarios import Scenario
+from vramtop.sources.sim.scenario import Scenario
 from vramtop.sources.sim.sensors import Sensors
 from vramtop.units import MIB, NS_PER_S
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from vramtop.sources.sim.allocator import Block
 from vramtop.sources.sim.hardware import gib, mib
-from vramtop.sources.sim.machine import Process
+from vramtop.sources.sim.machine import Process, Work
 from vramtop.sources.sim.truth import ABRUPT, GRADUAL, STARTUP, Risk
-
-Work = Callable[[Process], Iterator[float]]
 
 TENANT = Risk(cause="tenant", stratum=ABRUPT, blame_newest=True)
 

@@ -5,14 +5,12 @@ Each function returns what a `Job` needs: a function from a process to its life.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from vramtop.sources.sim.hardware import gib, mib
-from vramtop.sources.sim.machine import Process
+from vramtop.sources.sim.machine import Process, Work
 from vramtop.sources.sim.training import LARGE, MEDIUM, Network, Trainer, tokens_for
 from vramtop.sources.sim.truth import ABRUPT, GRADUAL, STARTUP, Risk
-
-Work = Callable[[Process], Iterator[float]]
 
 EVALUATION = Risk(cause="evaluation", stratum=ABRUPT)
 

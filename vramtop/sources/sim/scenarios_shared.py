@@ -1,0 +1,198 @@
+"""Scenarios with several processes or GPUs, and the one where looking goes wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from vramtop.sources.sim import workloads_serving as serving
+from vramtop.sources.sim import workloads_training as training
+from vramtop.sources.sim.dice import Dice
+from vramtop.sources.sim.faults import ClockStep, Loss, Missing, Note, Silence, Troubles
+from vramtop.sources.sim.hardware import A100, H100, RTX4090
+from vramtop.sources.sim.machine import Job, Machine, Work
+from vramtop.sources.sim.scenario import Scenario, train
+from vramtop.sources.sim.training import LARGE, MEDIUM
+from vramtop.units import NS_PER_S
+
+
+def _second_tenant(machine: Machine, dice: Dice) -> None:
+    """The one who arrives does not fit, or fits until the other one evaluates again."""
+    resident_fails = dice.chance(0.5)
+    if resident_fails:
+        resident = training.evaluations(LARGE, every_s=210.0, batch_ratio=5.0, risk=serving.TENANT)
+        # It arrives between two evaluations and takes what looks free then.
+        at_s, leaves_gib, then_gib = dice.between(520.0, 620.0), dice.between(1.5, 3.0), 0.0
+    else:
+        resident = training.steady(LARGE)
+        at_s, leaves_gib, then_gib = dice.between(500.0, 700.0), dice.between(6.0, 18.0), 30.0
+    machine.start(4.0, train("tenant-resident", resident))
+    newcomer = Job(
+        kind="tenant-newcomer",
+        command="python generate.py --model 13b --batch 8",
+        work=serving.loader(
+            size_gib=0.0,
+            load_s=dice.between(15.0, 30.0),
+            leaves_gib=leaves_gib,
+            then_gib=then_gib,
+        ),
+        user="grace",
+        main=not resident_fails,
+    )
+    machine.start(at_s, newcomer)
+
+
+def _multi_gpu(machine: Machine, dice: Dice) -> None:
+    """Four ranks; every rank leaves a stray context on GPU 0; two other tenants."""
+    began = dice.between(3.0, 6.0)
+    for rank in range(4):
+        gpus = (rank,) if rank == 0 else (rank, 0)
+        work = training.steady(LARGE.scaled(0.9), activation_gib=10.0)
+        job = Job(
+            kind="data-parallel",
+            command=f"python train.py --local-rank {rank}",
+            work=work if rank == 0 else training.with_stray_context(work),
+            gpus=gpus,
+        )
+        machine.start(began + 0.3 * rank, job)
+    for gpu in (2, 3):
+        machine.start(
+            0.0,
+            Job(
+                kind="small-server",
+                command="llama-server -m model-7b-q4.gguf -ngl 99",
+                work=serving.loader(size_gib=5.1, load_s=6.0, busy_pct=9.0),
+                gpus=(gpu,),
+                user="grace",
+                framework="llamacpp",
+                watched=False,
+            ),
+        )
+
+
+def _shared_server(machine: Machine, dice: Dice) -> None:
+    """Eight GPUs of a laboratory: long trainings, idle notebooks, servers, short jobs."""
+    users = ("ada", "grace", "alan", "barbara", "edsger")
+    makers: tuple[Callable[[], Work], ...] = (
+        lambda: training.steady(LARGE.scaled(0.62)),
+        lambda: training.checkpoints(LARGE.scaled(0.62)),
+        lambda: training.variable_length(LARGE.scaled(0.5), step_s=2.5),
+        lambda: training.epochs(LARGE.scaled(0.6)),
+    )
+    for gpu in range(6):
+        work = dice.pick(makers)()
+        machine.start(
+            dice.between(0.0, 90.0),
+            train("shared-training", work, gpus=(gpu,), user=dice.pick(users), watched=False),
+        )
+    server = serving.prealloc_server(utilization=0.6)
+    machine.start(
+        0.0,
+        Job(kind="shared-server", command="vllm serve some-org/some-model", work=server, gpus=(6,),
+            framework="vllm", user="serve", watched=False),
+    )  # fmt: skip
+    for number in range(24):
+        cells = tuple(dice.between(0.2, 1.4) for _ in range(dice.integer(1, 3)))
+        machine.start(
+            dice.between(0.0, 240.0),
+            Job(
+                kind="notebook",
+                command="python -m ipykernel_launcher -f kernel.json",
+                work=serving.notebook(cells=cells, pause_s=dice.between(20.0, 200.0)),
+                gpus=(number % 8,),
+                user=dice.pick(users),
+                watched=False,
+                main=False,
+            ),
+        )
+
+    def arrivals() -> Iterator[float]:
+        while True:
+            yield dice.curve(((0.0, 1.0), (0.5, 14.0), (0.9, 50.0), (1.0, 120.0)))
+            job = serving.loader(
+                size_gib=dice.between(1.0, 9.0),
+                load_s=dice.between(2.0, 12.0),
+                then_gib=dice.between(0.5, 3.0),
+                life_s=dice.between(10.0, 240.0),
+            )
+            machine.start(
+                machine.now_ns / NS_PER_S,
+                Job(
+                    kind="short-job",
+                    command="python evaluate.py --split test",
+                    work=job,
+                    gpus=(dice.integer(0, 7),),
+                    user=dice.pick(users),
+                    watched=False,
+                    main=False,
+                ),
+            )
+
+    machine.drive(arrivals())
+
+
+def _gaps_and_losses(machine: Machine, dice: Dice) -> None:
+    """Short lives on three small GPUs; a PID that comes twice, with and without start times."""
+    machine.start(2.0, train("faults", training.steady(MEDIUM, activation_gib=2.0, load_s=6.0)))
+    machine.start(4.0, train("faults", training.steady(MEDIUM, activation_gib=3.0, load_s=5.0),
+                              gpus=(1,)))  # fmt: skip
+    for at_s, known, pid in (
+        (10.0, True, 4_100), (31.0, True, 4_100), (12.0, False, 4_200), (36.0, False, 4_200),
+    ):  # fmt: skip
+        machine.start(at_s, _brief(2, dice, life_s=9.0, pid=pid, known=known))
+    for at_s in range(15, 110, 4):
+        machine.start(at_s + dice.share(), _brief(2, dice, life_s=dice.between(0.2, 3.0)))
+
+
+def _brief(
+    gpu: int, dice: Dice, *, life_s: float, pid: int | None = None, known: bool = True
+) -> Job:
+    return Job(
+        kind="short-job",
+        command="python probe.py",
+        work=serving.loader(size_gib=dice.between(0.3, 1.5), load_s=0.8, life_s=life_s),
+        gpus=(gpu,),
+        pid=pid,
+        start_known=known,
+        watched=False,
+        main=False,
+    )
+
+
+_TROUBLES = Troubles(
+    silences=(
+        Silence(start_s=40.0, stop_s=49.5, reason="the recorder was stopped (SIGSTOP)"),
+        Silence(start_s=95.0, stop_s=98.2, reason="NVML did not answer for 3 s"),
+    ),
+    losses=(Loss(start_s=60.0, stop_s=80.0, gpu=1, reason="GPU is lost"),),
+    missing=(
+        Missing(start_s=22.0, stop_s=30.0, gpu=0, columns=("gpu_util_pct", "mem_util_pct"),
+                reason="NVML: Unknown Error"),
+        Missing(start_s=52.0, stop_s=57.0, gpu=0, columns=("used_bytes", "free_bytes"),
+                reason="NVML: Unknown Error"),
+        Missing(start_s=70.0, stop_s=76.0, gpu=2, columns=("processes",),
+                reason="the driver hides what processes hold"),
+    ),
+    clock_steps=(ClockStep(at_s=85.0, step_ns=-1_500_000_000),),
+    notes=(Note(at_s=20.0, text="the probes begin"),),
+)  # fmt: skip
+
+
+SHARED = (
+    Scenario(
+        name="second-tenant", boards=(H100,), fill=_second_tenant, ends="abrupt",
+        text="a second process arrives on a busy GPU, and one of the two runs out",
+    ),
+    Scenario(
+        name="multi-gpu", boards=(H100,) * 4, fill=_multi_gpu,
+        text="four ranks of one training on four GPUs, with other tenants",
+    ),
+    Scenario(
+        name="shared-server", boards=(A100,) * 8, fill=_shared_server, ends="mixed",
+        text="eight GPUs and over thirty processes that come and go",
+    ),
+    Scenario(
+        name="gaps-and-losses", boards=(RTX4090,) * 3, fill=_gaps_and_losses, duration_s=120.0,
+        troubles=_TROUBLES,
+        text="gaps, a lost GPU, missing readings, a reused PID, lives of seconds",
+    ),
+)  # fmt: skip

@@ -1,0 +1,92 @@
+"""Scenarios of training on one GPU."""
+
+from __future__ import annotations
+
+from vramtop.sources.sim import workloads_serving as serving
+from vramtop.sources.sim import workloads_training as training
+from vramtop.sources.sim.dice import Dice
+from vramtop.sources.sim.hardware import H100, RTX4090
+from vramtop.sources.sim.machine import Job, Machine
+from vramtop.sources.sim.scenario import Scenario, alone, train
+
+
+def _variable_length(machine: Machine, dice: Dice) -> None:
+    machine.start(dice.between(3.0, 8.0), train("variable-length", training.variable_length()))
+
+
+def _evaluation(machine: Machine, dice: Dice) -> None:
+    fatal = dice.integer(3, 5) if dice.chance(0.4) else None
+    machine.start(
+        dice.between(3.0, 8.0),
+        train("evaluation-spike", training.evaluations(fatal_from=fatal)),
+    )
+
+
+def _training_oom(machine: Machine, dice: Dice) -> None:
+    machine.start(
+        0.0,
+        Job(
+            kind="notebook",
+            command="python -m ipykernel_launcher -f kernel.json",
+            work=serving.notebook(cells=(1.3,), pause_s=2.0),
+            user="grace",
+            watched=False,
+            main=False,
+        ),
+    )
+    machine.start(dice.between(7.0, 9.0), train("training-oom", training.demo()))
+
+
+TRAINING = (
+    Scenario(
+        name="steady-training", boards=(H100,), fill=alone("steady-training", training.steady),
+        text="one training, a plateau from its second step on",
+    ),
+    Scenario(
+        name="variable-length", boards=(H100,), fill=_variable_length, duration_s=3600.0,
+        text="training on texts: each record length raises the reservation",
+    ),
+    Scenario(
+        name="slow-leak", boards=(H100,), fill=alone("slow-leak", training.leak),
+        duration_s=3600.0, ends="gradual",
+        text="training that keeps something of every step, until it runs out",
+    ),
+    Scenario(
+        name="leak-under-sawtooth", boards=(H100,), duration_s=3600.0, ends="gradual",
+        fill=alone("leak-under-sawtooth", training.leak_under_sawtooth),
+        text="rollouts and emptied caches draw a sawtooth that creeps upward",
+    ),
+    Scenario(
+        name="fragmentation", boards=(RTX4090,), fill=alone("fragmentation", training.fragmenting),
+        duration_s=3600.0, ends="gradual",
+        text="tensors in use stay constant, the splintered cache grows until it runs out",
+    ),
+    Scenario(
+        name="evaluation-spike", boards=(H100,), fill=_evaluation, ends="mixed",
+        text="evaluations need more for some seconds; for some seeds too much",
+    ),
+    Scenario(
+        name="checkpoint-saves", boards=(H100,),
+        fill=alone("checkpoint-saves", training.checkpoints),
+        text="every five minutes the state is gathered on the GPU and written",
+    ),
+    Scenario(
+        name="epochs", boards=(H100,), fill=alone("epochs", training.epochs),
+        text="epochs with validation and an emptied cache between them",
+    ),
+    Scenario(
+        name="startup-oom", boards=(H100,), fill=alone("startup-oom", training.startup_failure),
+        duration_s=300.0, ends="startup",
+        text="the weights fit, the first steps do not",
+    ),
+    Scenario(
+        name="burst-oom", boards=(H100,), fill=alone("burst-oom", training.burst),
+        duration_s=900.0, ends="abrupt",
+        text="a plateau, then all memory is taken within 3 s",
+    ),
+    Scenario(
+        name="training-oom", boards=(RTX4090,), fill=_training_oom, duration_s=900.0,
+        ends="gradual",
+        text="warm-up, plateau, evaluation, slow growth, out of memory after some minutes",
+    ),
+)  # fmt: skip
