@@ -1,0 +1,1 @@
+"""How well the analyzers foresee: a simulated corpus, the engine's answers, and their score."""
