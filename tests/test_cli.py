@@ -159,7 +159,7 @@ def test_events_as_json_have_the_contract_s_fields(recording):
         "segment": {"start", "end", "label", "label_id", "mean_bytes", "delta_bytes", "slope_bytes_per_s"},
         "oom_risk": {"level", "eta_low_s", "eta_high_s", "p_oom_60s", "p_oom_300s", "p_oom_900s", "reason"},
         "verdict": {"verdict", "reason", "need_low_bytes", "need_high_bytes", "free_bytes"},
-        "oom": {"certainty", "evidence", "requested_bytes"},
+        "oom": {"certainty", "evidence", "requested_bytes", "blamed_pid", "holders"},
     }  # fmt: skip
     common = {"t", "seq", "kind", "host", "gpu", "uuid", "pid", "start_time"}
 

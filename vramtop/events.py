@@ -249,17 +249,90 @@ class Oom(Event):
         certainty: `confirmed` by a message, or `inferred` from the readings.
         evidence: Sentences.
         requested_bytes: What was asked for, if a message says so.
+        blamed_pid: Whose growth used the memory up, which need not be who failed; None where
+            the readings do not single one out.
+        holders: (pid, bytes) of who held memory just before, the largest first; pid None is
+            what no visible process accounts for.
     """
 
     kind: ClassVar[str] = "oom"
     certainty: str
     evidence: tuple[str, ...]
     requested_bytes: int | None = None
+    blamed_pid: int | None = None
+    holders: tuple[tuple[int | None, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IdleHolder(Event):
+    """A process holds memory on a GPU that has had nothing to do for long.
+
+    Attributes:
+        state: `idle` when it has lasted long enough, `ended` when it is over, `open` where the
+            recording ends first.
+        held_bytes: What it holds now, or held last.
+        since: Unix seconds; from then on the GPU was idle and the memory held.
+        gib_hours: Held in vain so far.
+    """
+
+    kind: ClassVar[str] = "idle_holder"
+    state: str
+    held_bytes: int
+    since: float
+    gib_hours: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphan(Event):
+    """Memory of a GPU stayed in use although the processes that held it have gone.
+
+    Attributes:
+        state: `orphaned`, `ended`, or `open` where the recording ends first.
+        held_bytes: What no visible process accounts for, beyond what was so before.
+        since: Unix seconds; when the last of those processes went.
+        gib_hours: Lost so far.
+        former_pids: The processes that had gone, the last eight.
+    """
+
+    kind: ClassVar[str] = "orphan"
+    state: str
+    held_bytes: int
+    since: float
+    gib_hours: float
+    former_pids: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceSummary(Event):
+    """How a server that takes its memory at once fared; said when it ends.
+
+    Memory and service are two questions: a full pool is no shortage of device memory.
+
+    Attributes:
+        framework: vllm, sglang, tgi or jax.
+        memory: A sentence about the device's memory.
+        service: A sentence about requests, or `not known` without figures from the server.
+        kv_full_share: Share of the time at which the cache was full, 0-1.
+        preemptions: Requests thrown out of the cache, counted over the recording.
+        waiting_share: Share of the time at which requests queued, 0-1.
+        setting_low, setting_high: Range of the largest share of the device, 0-1, that it could
+            have been told to take, as far as this recording shows.
+    """
+
+    kind: ClassVar[str] = "service"
+    framework: str
+    memory: str
+    service: str
+    kv_full_share: float | None = None
+    preemptions: int | None = None
+    waiting_share: float | None = None
+    setting_low: float | None = None
+    setting_high: float | None = None
 
 
 EVENT_TYPES: tuple[type[Event], ...] = (
     ProcessStart, ProcessExit, GpuLost, GpuBack, Gap, Mark, Fault, PhaseChanged, Changepoint,
-    Segment, Leak, OomRiskChanged, VerdictChanged, Oom,
+    Segment, Leak, OomRiskChanged, VerdictChanged, Oom, IdleHolder, Orphan, ServiceSummary,
 )  # fmt: skip
 KINDS: tuple[str, ...] = tuple(event.kind for event in EVENT_TYPES)
 _RANK = {kind: rank for rank, kind in enumerate(KINDS)}

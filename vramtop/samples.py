@@ -145,6 +145,7 @@ SELF = "self"  # data: the recorder's own cost
 TRUTH = "truth"  # ground truth of a simulated run
 DIGEST = "digest"  # live digest; never analyzer input
 ACTION = "action"  # an --on-risk action fired
+SERVICE = "service"  # a server's own figures; data: kv_usage_pct, waiting, running, preemptions
 EXIT = "exit"  # the recorded COMMAND ended; pid; data: exit_code or signal
 END = "end"  # the recording was closed in order; text: why
 

@@ -9,14 +9,17 @@ from vramtop.events import (
     Gap,
     GpuBack,
     GpuLost,
+    IdleHolder,
     Leak,
     Mark,
     Oom,
     OomRiskChanged,
+    Orphan,
     PhaseChanged,
     ProcessExit,
     ProcessStart,
     Segment,
+    ServiceSummary,
     VerdictChanged,
 )
 from vramtop.text import sanitise
@@ -109,6 +112,31 @@ def _concluded(event: Event) -> str:
             else f", {format_bytes(event.requested_bytes)} asked"
         )
         return f"{event.certainty}{asked}: {'; '.join(event.evidence)}"
+    return _wasted(event)
+
+
+def _wasted(event: Event) -> str:
+    if isinstance(event, IdleHolder):
+        lasted = format_duration(event.t - event.since)
+        cost = f"{event.gib_hours:.1f} GiB-hours"
+        held = format_bytes(event.held_bytes)
+        if event.state == "ended":
+            return f"no longer idle: {held} had been held on an idle GPU for {lasted}, {cost}"
+        return f"holds {held} on a GPU that has been idle for {lasted}, {cost} so far"
+    if isinstance(event, Orphan):
+        lasted = format_duration(event.t - event.since)
+        cost = f"{event.gib_hours:.1f} GiB-hours"
+        held = format_bytes(event.held_bytes)
+        whose = ", ".join(str(pid) for pid in event.former_pids)
+        if event.state == "ended":
+            return f"given back: {held} had been held by no visible process for {lasted}, {cost}"
+        return f"{held} are held by no visible process since pid {whose} went, for {lasted}, {cost} so far"
+    if isinstance(event, ServiceSummary):
+        room = ""
+        if event.setting_low is not None and event.setting_high is not None:
+            low, high = format_pct(event.setting_low), format_pct(event.setting_high)
+            room = f"; this recording supports a share of {low} to {high} of the device"
+        return f"{event.framework}: memory: {event.memory}; service: {event.service}{room}"
     return event.canonical()
 
 
