@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from vramtop.sources.sim import workloads_leaks as leaks
 from vramtop.sources.sim import workloads_serving as serving
 from vramtop.sources.sim import workloads_training as training
 from vramtop.sources.sim.dice import Dice
-from vramtop.sources.sim.hardware import H100, RTX4090
+from vramtop.sources.sim.hardware import H100, RTX4090, SIZES
 from vramtop.sources.sim.machine import Job, Machine
 from vramtop.sources.sim.scenario import Scenario, alone, train
 
@@ -55,6 +56,25 @@ TRAINING = (
         name="leak-under-sawtooth", boards=(H100,), duration_s=3600.0, ends="gradual",
         fill=alone("leak-under-sawtooth", training.leak_under_sawtooth),
         text="rollouts and emptied caches draw a sawtooth that creeps upward",
+    ),
+    Scenario(
+        name="any-leak", sizes=SIZES, fill=alone("any-leak", leaks.any_leak),
+        duration_s=10_800.0, ends="mixed", strata=("gradual",),
+        text="leaks of 0.3 to 40 MiB/s that take minutes to hours to the end",
+    ),
+    Scenario(
+        name="leak-stops", sizes=SIZES, fill=alone("leak-stops", leaks.leak_that_stops),
+        duration_s=10_800.0,
+        text="leaks that end, are dropped, or outlive no job: memory never runs out",
+    ),
+    Scenario(
+        name="segmented-leak", sizes=SIZES, fill=alone("segmented-leak", leaks.segments),
+        duration_s=10_800.0, ends="mixed", strata=("gradual",),
+        text="a segment of some 64 MiB every half minute, until it runs out",
+    ),
+    Scenario(
+        name="sawtooth", sizes=SIZES, fill=alone("sawtooth", leaks.sawtooth), duration_s=3600.0,
+        text="caches filled and emptied every 3 to 120 s, high and without any trend",
     ),
     Scenario(
         name="fragmentation", boards=(RTX4090,), fill=alone("fragmentation", training.fragmenting),

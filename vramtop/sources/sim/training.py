@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vramtop.sources.sim.allocator import Block
-from vramtop.sources.sim.hardware import Share, mib
+from vramtop.sources.sim.hardware import CONTEXT_BYTES, Share, mib
 from vramtop.sources.sim.machine import Process
 
 FORWARD_SHARE, BACKWARD_SHARE, UPDATE_SHARE = 0.35, 0.55, 0.10
@@ -186,3 +186,28 @@ def tokens_for(share_bytes: int, network: Network) -> int:
     return share_bytes // (
         network.layers * network.token_layer_bytes + 2 * network.token_logit_bytes
     )
+
+
+def planned(
+    process: Process, share: float, *, activation: float = 0.3, layers: int = 6
+) -> tuple[Trainer, int]:
+    """A trainer and a number of tokens whose plateau takes about `share` of the board.
+
+    Args:
+        process: Who trains, on its main GPU.
+        share: Of what processes can have, the CUDA context included.
+        activation: Share of the plateau that depends on the tokens.
+        layers: Few, because each costs time at every simulated step.
+    """
+    board = process.board
+    size = board.usable_bytes * share - CONTEXT_BYTES[board.name]
+    # Weights, their gradients and the optimizer's states are eight times the weights.
+    static = size * (1.0 - activation) / (2.0 + LARGE.state_ratio)
+    network = Network(
+        layers=layers,
+        layer_bytes=round(static / layers),
+        token_layer_bytes=LARGE.token_layer_bytes * LARGE.layers // layers,
+        # A loss in chunks, so that the largest segment is not gigabytes.
+        token_logit_bytes=LARGE.token_logit_bytes // 4,
+    )
+    return Trainer(process, network), tokens_for(round(size * activation), network)
