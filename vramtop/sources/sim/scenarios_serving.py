@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from vramtop.sources.sim import workloads_loads as loads
 from vramtop.sources.sim import workloads_serving as serving
 from vramtop.sources.sim.dice import Dice
-from vramtop.sources.sim.hardware import H100
-from vramtop.sources.sim.machine import Job, Machine
-from vramtop.sources.sim.scenario import Scenario
+from vramtop.sources.sim.hardware import H100, SIZES
+from vramtop.sources.sim.machine import Job, Machine, Work
+from vramtop.sources.sim.scenario import Fill, Scenario
+from vramtop.units import GIB
 
 
 def _kv_cache(machine: Machine, dice: Dice) -> None:
@@ -43,6 +47,49 @@ def _jax(machine: Machine, dice: Dice) -> None:
     )
 
 
+def _server(kind: str, make: Callable[[], Work]) -> Fill:
+    def fill(machine: Machine, dice: Dice) -> None:
+        machine.start(
+            dice.between(2.0, 9.0),
+            Job(kind=kind, command="python -m server --port 8000", work=make(), user="serve"),
+        )
+
+    return fill
+
+
+def _slow_load(machine: Machine, dice: Dice) -> None:
+    """One model for good, a process that switches models, or one process after another."""
+    way = dice.pick(("once", "once", "switch", "processes"))
+
+    def job(work: Work, *, main: bool) -> Job:
+        return Job(
+            kind="slow-load",
+            command="llama-server -m model.gguf -ngl 99",
+            work=work,
+            framework="llamacpp",
+            user="serve",
+            watched=False,
+            main=main,
+        )
+
+    if way != "processes":
+        work = loads.slow_load(switches=way == "switch")
+        machine.start(dice.between(2.0, 9.0), job(work, main=True))
+        return
+    at_s = dice.between(2.0, 9.0)
+    usable_gib = machine.devices[0].board.usable_bytes / GIB
+    for number in range(8):
+        load_s, life_s = dice.scale(40.0, 300.0), dice.scale(120.0, 900.0)
+        work = serving.loader(
+            size_gib=usable_gib * dice.between(0.45, 0.9),
+            load_s=load_s,
+            life_s=life_s,
+            busy_pct=dice.between(5.0, 80.0),
+        )
+        machine.start(at_s, job(work, main=number == 7))
+        at_s += load_s + life_s + dice.scale(5.0, 300.0)
+
+
 SERVING = (
     Scenario(
         name="kv-cache-growth", boards=(H100,), fill=_kv_cache, duration_s=3600.0, ends="gradual",
@@ -55,5 +102,19 @@ SERVING = (
     Scenario(
         name="jax-prealloc", boards=(H100,), fill=_jax,
         text="a JAX program takes three quarters at once and stays there",
+    ),
+    Scenario(
+        name="cache-fills", sizes=SIZES, duration_s=7200.0,
+        fill=_server("cache-fills", loads.cache_fills),
+        text="a cache fills ever more slowly to a level below the limit",
+    ),
+    Scenario(
+        name="kv-saturates", sizes=SIZES, duration_s=5400.0,
+        fill=_server("kv-saturates", loads.bounded_chats),
+        text="chats come and go around a level that the board bears",
+    ),
+    Scenario(
+        name="slow-load", sizes=SIZES, fill=_slow_load, duration_s=5400.0,
+        text="models load for 40 s to 10 min, to half the board and more, then all is flat",
     ),
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from vramtop.sources.sim import workloads_growth as growth
 from vramtop.sources.sim import workloads_leaks as leaks
 from vramtop.sources.sim import workloads_serving as serving
 from vramtop.sources.sim import workloads_training as training
@@ -75,6 +76,21 @@ TRAINING = (
     Scenario(
         name="sawtooth", sizes=SIZES, fill=alone("sawtooth", leaks.sawtooth), duration_s=3600.0,
         text="caches filled and emptied every 3 to 120 s, high and without any trend",
+    ),
+    Scenario(
+        name="curriculum", sizes=SIZES, fill=alone("curriculum", growth.curriculum),
+        duration_s=10_800.0, ends="mixed", strata=("gradual",),
+        text="longer and longer texts, in stages or steadily; for half the seeds too long",
+    ),
+    Scenario(
+        name="variable-length-tail", sizes=SIZES, duration_s=5400.0, ends="mixed",
+        fill=alone("variable-length-tail", growth.rare_batches),
+        text="rare batches of record length; for half the seeds they do not fit",
+    ),
+    Scenario(
+        name="fine-tune-checkpoints", sizes=SIZES, duration_s=10_800.0, ends="mixed",
+        fill=alone("fine-tune-checkpoints", growth.growing_checkpoints),
+        text="spikes of checkpoints and evaluations that grow; for some seeds one is too high",
     ),
     Scenario(
         name="fragmentation", boards=(RTX4090,), fill=alone("fragmentation", training.fragmenting),
