@@ -1,19 +1,31 @@
-"""A block with what analyzers share: changes of level, facts so far, and each other's signals.
+"""A block with what analyzers share: changes of level, buckets, facts, and each other's signals.
 
 Memory is mostly exactly constant, so analyzers are fed *changes*: the rows at which a level
-differs from the one before, across block borders too. A change is found once per block with
-NumPy and never depends on where blocks end.
+differs from the one before, across block borders too. Those that need only the range of a level
+over time are fed *buckets*, closed every few seconds of the boot-time clock. Both are found once
+per block with NumPy, in integers, and never depend on where blocks end.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import NamedTuple
+from dataclasses import dataclass
+from itertools import repeat
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from vramtop.blocks import NULL, Block
-from vramtop.samples import GONE, HOST, PROCESS, SeriesKey
+from vramtop.blocks import NULL, Block, IntArray
+from vramtop.samples import SeriesKey
+from vramtop.stats.buckets import Closed
+from vramtop.units import NS_PER_S
+
+SHORT_NS = 5 * NS_PER_S
+SHORT_COUNT = 60
+"""Short buckets reach back five minutes."""
+MINUTE_NS = 60 * NS_PER_S
+MINUTE_COUNT = 40
+ALL, DEVICES, PROCESSES, NOTHING = "all", "devices", "processes", "nothing"
+"""Whose changes an analyzer follows."""
 
 
 class Change(NamedTuple):
@@ -49,25 +61,101 @@ class Signal(NamedTuple):
     value: object
 
 
+class Ranges(NamedTuple):
+    """Buckets that closed within a block, with the series they belong to.
+
+    Attributes:
+        keys: Identity of each row of `closed`.
+        until: Per row, the block's tick from which on the series is gone; beyond the block's
+            end where it lives on.
+        closed: The levels.
+    """
+
+    keys: list[SeriesKey]
+    until: IntArray
+    closed: Closed
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """Rows at which a level changed, in order of (tick, series)."""
+
+    tick: IntArray
+    series: IntArray
+    used: IntArray
+    device: IntArray  # indices of those of devices
+    columns: tuple[IntArray, IntArray, IntArray]  # free, total, reserved; of devices alone
+
+    def of_devices(self, keys: tuple[SeriesKey, ...]) -> list[Change]:
+        """Those of devices, one object each."""
+        where = self.device
+        return list(
+            map(
+                Change,
+                self.tick[where].tolist(),
+                [keys[index] for index in self.series[where].tolist()],
+                self.used[where].tolist(),
+                *(column.tolist() for column in self.columns),
+            )
+        )
+
+    def of_processes(self, keys: tuple[SeriesKey, ...]) -> list[Change]:
+        """Those of processes, one object each."""
+        tick, series, used = self.tick, self.series, self.used
+        if len(self.device):
+            where = np.ones(len(tick), bool)
+            where[self.device] = False
+            tick, series, used = tick[where], series[where], used[where]
+        whose = [keys[index] for index in series.tolist()]
+        rest = repeat(NULL)
+        # The constructor is half of the cost of a restless block; this skips it.
+        rows = zip(tick.tolist(), whose, used.tolist(), rest, rest, rest)  # noqa: B905
+        return list(map(_new, repeat(Change), rows))
+
+
+_new: Any = tuple.__new__
+
+
 class View:
     """One block as analyzers see it.
 
     Attributes:
         block: The ticks.
         facts: What is known so far; as of the block's end for names, which only grow.
-        changes: In order of (tick, series).
         gone: In order of tick.
+        short, minutes: Buckets of `SHORT_NS` and of `MINUTE_NS` that closed, in order of time.
         signals: By name, in order of tick; filled by analyzers while the block is worked on.
     """
 
-    __slots__ = ("_mono", "block", "changes", "facts", "gone", "signals")
+    __slots__ = (
+        "_changed",
+        "_lists",
+        "_mono",
+        "block",
+        "facts",
+        "gone",
+        "minutes",
+        "short",
+        "signals",
+    )
 
-    def __init__(self, block: Block, facts: Facts, changes: list[Change], gone: list[Gone]) -> None:
+    def __init__(
+        self,
+        block: Block,
+        facts: Facts,
+        changed: Changed | None,
+        gone: list[Gone],
+        short: list[Ranges],
+        minutes: list[Ranges],
+    ) -> None:
         self.block = block
         self.facts = facts
-        self.changes = changes
         self.gone = gone
+        self.short = short
+        self.minutes = minutes
         self.signals: dict[str, list[Signal]] = {}
+        self._changed = changed
+        self._lists: dict[str, list[Change]] = {}
         self._mono: list[int] | None = None
 
     @property
@@ -77,9 +165,37 @@ class View:
             self._mono = self.block.mono_ns.tolist()
         return self._mono
 
+    @property
+    def changes(self) -> list[Change]:
+        """All changes of level, in order of (tick, series)."""
+        return self.changes_of(ALL)
+
+    def changes_of(self, whose: str) -> list[Change]:
+        """Changes of `ALL`, `DEVICES`, `PROCESSES` or `NOTHING`; each list is made once."""
+        found = self._lists.get(whose)
+        if found is None:
+            found = self._lists[whose] = self._make(whose)
+        return found
+
+    def _make(self, whose: str) -> list[Change]:
+        changed = self._changed
+        if changed is None or whose == NOTHING:
+            return []
+        if whose == DEVICES:
+            return changed.of_devices(self.block.keys)
+        if whose == PROCESSES:
+            return changed.of_processes(self.block.keys)
+        devices, processes = self.changes_of(DEVICES), self.changes_of(PROCESSES)
+        # Devices come before processes within a tick, and the sort keeps what is in order.
+        return sorted(devices + processes, key=_tick_of) if devices else processes
+
     def publish(self, name: str, tick: int, key: SeriesKey, value: object) -> None:
         """Tell the analyzers that run later in this block."""
         self.signals.setdefault(name, []).append(Signal(tick, key, value))
+
+
+def _tick_of(change: Change) -> int:
+    return change.tick
 
 
 class Facts:
@@ -93,6 +209,7 @@ class Facts:
         self._host: list[tuple[int, str | None]] = []
         self._gpu: dict[str, tuple[int, int]] = {}
         self._names: dict[SeriesKey, list[tuple[int, str | None]]] = {}
+        self._unsettled: set[SeriesKey] = set()
 
     def host(self, seq: int) -> str | None:
         """Host name as of tick `seq`."""
@@ -109,13 +226,19 @@ class Facts:
 
     def learn_host(self, seq: int, name: str) -> None:
         """The host's name is `name` from tick `seq` on."""
-        self._host.append((seq, name))
+        if not self._host or self._host[-1][1] != name:
+            self._host.append((seq, name))
 
     def learn_name(self, seq: int, key: SeriesKey, name: str | None) -> None:
         """A process's name is `name` from tick `seq` on."""
         known = self._names.setdefault(key, [])
         if not known or known[-1][1] != name:
             known.append((seq, name))
+            self._unsettled.add(key)
+
+    def knows_gpu(self, uuid: str) -> bool:
+        """Whether a GPU has been seen."""
+        return uuid in self._gpu
 
     def learn_gpu(self, seq: int, uuid: str, gpu: int) -> None:
         """A GPU was first seen at tick `seq` as number `gpu`."""
@@ -129,8 +252,16 @@ class Facts:
 
     def settle(self) -> None:
         """The block is done: drop what no later tick can ask for."""
-        for key in [key for key, known in self._names.items() if known[-1][1] is None]:
-            del self._names[key]
+        del self._host[:-1]
+        for key in self._unsettled:
+            known = self._names.get(key)
+            if known is None:
+                continue
+            if known[-1][1] is None:
+                del self._names[key]
+            else:
+                del known[:-1]
+        self._unsettled.clear()
 
 
 def _as_of(known: list[tuple[int, str | None]], seq: int) -> str | None:
@@ -140,88 +271,3 @@ def _as_of(known: list[tuple[int, str | None]], seq: int) -> str | None:
             break
         latest = value
     return latest
-
-
-class Carry:
-    """Turns blocks into views; holds what must cross from one block to the next."""
-
-    def __init__(self) -> None:
-        self.facts = Facts()
-        self._level: dict[SeriesKey, tuple[int, int, int, int]] = {}
-
-    def view(self, block: Block) -> View:
-        """The view of `block`, which follows the last one."""
-        facts = self.facts
-        seqs = block.seq
-        firsts = block.tick[block.offsets[:-1]].tolist()
-        for key, gpu, first in zip(block.keys, block.gpus, firsts, strict=True):
-            facts.learn_gpu(int(seqs[first]), key.uuid, gpu)
-        gone: list[Gone] = []
-        for tick, seen in block.observations:
-            if seen.what == HOST and seen.name is not None:
-                facts.learn_host(int(seqs[tick]), seen.name)
-            elif seen.uuid is not None and seen.pid is not None:
-                key = SeriesKey(seen.uuid, seen.pid, seen.start_time, seen.life)
-                if seen.what == PROCESS and seen.name is not None:
-                    facts.learn_name(int(seqs[tick]), key, seen.name)
-                elif seen.what == GONE:
-                    gone.append(Gone(tick, key))
-                    facts.learn_gone(int(seqs[tick]), key)
-        return View(block, facts, list(self._changes(block, gone)), gone)
-
-    def _changes(self, block: Block, gone: list[Gone]) -> Iterator[Change]:
-        if not block.rows:
-            for entry in gone:
-                self._level.pop(entry.key, None)
-            return
-        rows = np.flatnonzero(_candidates(block, gone))
-        rows = rows[np.argsort(block.tick[rows], kind="stable")]
-        series = (np.searchsorted(block.offsets, rows, side="right") - 1).tolist()
-        device_rows = int(block.offsets[block.n_devices])
-        columns = [
-            block.device[name][np.minimum(rows, max(device_rows - 1, 0))].tolist()
-            if device_rows
-            else [NULL] * len(rows)
-            for name in ("free_bytes", "total_bytes", "reserved_bytes")
-        ]
-        level = self._level
-        ended = iter(gone)
-        end = next(ended, None)
-        for tick, index, used, free, total, reserved in zip(
-            block.tick[rows].tolist(), series, block.used[rows].tolist(), *columns, strict=True
-        ):
-            while end is not None and end.tick <= tick:
-                level.pop(end.key, None)
-                end = next(ended, None)
-            if used == NULL:
-                continue
-            key = block.keys[index]
-            now = (used, free, total, reserved) if key.pid is None else (used, NULL, NULL, NULL)
-            if level.get(key) != now:
-                level[key] = now
-                yield Change(tick, key, *now)
-        while end is not None:
-            level.pop(end.key, None)
-            end = next(ended, None)
-
-
-def _candidates(block: Block, gone: list[Gone]) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
-    """Rows that differ from the row before in their series, and each series' first row."""
-    differs = np.ones(block.rows, bool)
-    np.not_equal(block.used[1:], block.used[:-1], out=differs[1:])
-    device_rows = int(block.offsets[block.n_devices])
-    for name in ("free_bytes", "total_bytes", "reserved_bytes"):
-        column = block.device[name]
-        differs[1:device_rows] |= column[1:] != column[:-1]
-    differs[block.offsets[:-1]] = True
-    if gone:
-        # An identity that comes back after it was gone starts anew, even at the same level.
-        series = {key: index for index, key in enumerate(block.keys)}
-        for entry in gone:
-            index = series.get(entry.key)
-            if index is not None:
-                span = block.series_rows(index)
-                row = span.start + int(np.searchsorted(block.tick[span], entry.tick))
-                if row < span.stop:
-                    differs[row] = True
-    return differs

@@ -1,8 +1,8 @@
 """The loop that most analyzers share: changes and due times in stream order.
 
 A block's ticks are never visited one by one. An analyzer is called at changes of level, when
-a process is gone, when another analyzer's signal changes, and at the first tick at or after a
-time it asked to be woken. All of these are properties of the stream, not of its blocks, so
+a process is gone, when another analyzer's signal changes, where it found something in the block
+as a whole, and at the first tick at or after a time it asked to be woken. All of these are properties of the stream, not of its blocks, so
 live and replay run through the same calls with the same arguments.
 """
 
@@ -15,24 +15,26 @@ from typing import Any, ClassVar, TypeVar
 
 from vramtop.events import Event, ordered
 from vramtop.samples import Observation, SeriesKey
-from vramtop.view import Change, Facts, View
+from vramtop.view import ALL, Change, Facts, View
 
 EventT = TypeVar("EventT", bound=Event)
 
-_OBSERVATION, _GONE, _CHANGE, _SIGNAL = range(4)
+_OBSERVATION, _GONE, _CHANGE, _SIGNAL, _FOUND = range(5)
 
 
 class SweepAnalyzer:
     """Base of analyzers that follow changes.
 
     Within one tick the order is: observations, processes gone, changes (devices first),
-    signals, wakes.
+    signals, what was found, wakes.
 
     Attributes:
+        follows: Whose changes are handed to `on_change`: all, devices, processes or nothing.
         inputs: Names of the signals to be handed to `on_signal`.
         observes: Kinds of observations to be handed to `on_observation`.
     """
 
+    follows: ClassVar[str] = ALL
     inputs: ClassVar[tuple[str, ...]] = ()
     observes: ClassVar[tuple[str, ...]] = ()
 
@@ -40,6 +42,7 @@ class SweepAnalyzer:
         self._wakes: list[tuple[int, tuple[Any, ...], SeriesKey]] = []
         self._view: View | None = None
         self._events: list[Event] = []
+        self._found: list[tuple[int, int, Any]] = []
         self._last: tuple[int, int] = (0, 0)
         self._facts = Facts()
         self._clock_ns = -1
@@ -47,7 +50,7 @@ class SweepAnalyzer:
 
     def __getstate__(self) -> dict[str, Any]:
         """State between blocks; the block itself is no part of it."""
-        return {**self.__dict__, "_view": None, "_events": [], "_mono": []}
+        return {**self.__dict__, "_view": None, "_events": [], "_found": [], "_mono": []}
 
     # -- what a subclass overrides ---------------------------------------------------------
 
@@ -62,6 +65,9 @@ class SweepAnalyzer:
 
     def on_signal(self, tick: int, name: str, key: SeriesKey, value: Any) -> None:
         """Another analyzer's signal changed."""
+
+    def on_found(self, tick: int, key: SeriesKey, value: Any) -> None:
+        """What `found` was told in `on_block`."""
 
     def on_wake(self, tick: int, key: SeriesKey) -> None:
         """The first tick at or after a time asked for with `wake_at`."""
@@ -83,6 +89,13 @@ class SweepAnalyzer:
         # Not before the next instant: an event may not be older than what was said already.
         due_ns = max(due_ns, self._clock_ns + 1)
         heapq.heappush(self._wakes, (due_ns, key.sort_key, key))
+
+    def found(self, tick: int, key: SeriesKey, value: object) -> None:
+        """Say in `on_block` what was found in the block; `on_found` gets it in its turn.
+
+        Within a tick the order is that of these calls.
+        """
+        self._found.append((tick, _FOUND, (key, value)))
 
     def emit(self, event: type[EventT], tick: int, key: SeriesKey | None, **fields: Any) -> None:
         """Say that something became true at `tick`."""
@@ -111,24 +124,13 @@ class SweepAnalyzer:
         self._facts = view.facts
         self._mono = view.mono_ns
         self._events = []
+        self._found = []
         self.on_block(view)
-        for tick, kind, item in self._calls(view):
-            self._wake_until(tick)
-            self._clock_ns = self._mono[tick]
-            if kind == _CHANGE:
-                self.on_change(tick, item)
-            elif kind == _GONE:
-                self.on_gone(tick, item.key)
-            elif kind == _OBSERVATION:
-                self.on_observation(tick, item)
-            else:
-                name, signal = item
-                self.on_signal(tick, name, signal.key, signal.value)
-        self._wake_until(len(view.block))
+        self._sweep(view)
         block = view.block
         if len(block):
             self._last = (int(block.t_us[-1]), int(block.seq[-1]))
-            self._clock_ns = view.mono_ns[-1]
+            self._clock_ns = self._mono[-1]
         self._view = None
         return self._events
 
@@ -146,10 +148,44 @@ class SweepAnalyzer:
             raise RuntimeError("only inside update()")
         return self._view
 
-    def _calls(self, view: View) -> list[tuple[int, int, Any]]:
-        calls: list[tuple[int, int, Any]] = [
-            (change.tick, _CHANGE, change) for change in view.changes
-        ]
+    def _sweep(self, view: View) -> None:
+        changes = view.changes_of(self.follows)
+        extra = self._extra(view)
+        if extra:
+            self._mixed(changes, extra)
+        else:
+            # The same without a sort: most blocks hold nothing but changes.
+            mono, wakes, on_change = self._mono, self._wakes, self.on_change
+            present = -1
+            for change in changes:
+                tick = change[0]
+                if tick != present:
+                    present = tick
+                    if wakes and wakes[0][0] <= mono[tick - 1]:
+                        self._wake_until(tick)
+                    self._clock_ns = mono[tick]
+                on_change(tick, change)
+        self._wake_until(len(view.block))
+
+    def _mixed(self, changes: list[Change], extra: list[tuple[int, int, Any]]) -> None:
+        calls: list[tuple[int, int, Any]] = [(change.tick, _CHANGE, change) for change in changes]
+        for tick, kind, item in sorted(calls + extra, key=_order):
+            self._wake_until(tick)
+            self._clock_ns = self._mono[tick]
+            if kind == _CHANGE:
+                self.on_change(tick, item)
+            elif kind == _GONE:
+                self.on_gone(tick, item.key)
+            elif kind == _OBSERVATION:
+                self.on_observation(tick, item)
+            elif kind == _SIGNAL:
+                name, signal = item
+                self.on_signal(tick, name, signal.key, signal.value)
+            else:
+                self.on_found(tick, *item)
+
+    def _extra(self, view: View) -> list[tuple[int, int, Any]]:
+        """All calls that are no changes."""
         extra: list[tuple[int, int, Any]] = [(entry.tick, _GONE, entry) for entry in view.gone]
         if self.observes:
             extra += [
@@ -161,18 +197,14 @@ class SweepAnalyzer:
             extra += [
                 (signal.tick, _SIGNAL, (name, signal)) for signal in view.signals.get(name, ())
             ]
-        if extra:
-            calls = sorted(calls + extra, key=lambda call: call[:2])
-        return calls
+        return extra + self._found
 
     def _wake_until(self, stop: int) -> None:
         """Wake at every due tick before tick `stop`."""
         wakes = self._wakes
         mono = self._mono
-        while wakes:
+        while wakes and stop > 0 and wakes[0][0] <= mono[stop - 1]:
             tick = bisect_left(mono, wakes[0][0])
-            if tick >= stop:
-                return
             _, _, key = heapq.heappop(wakes)
             self._clock_ns = mono[tick]
             self.on_wake(tick, key)
@@ -199,3 +231,7 @@ class SweepAnalyzer:
             life=key.life,
             **fields,
         )
+
+
+def _order(call: tuple[int, int, Any]) -> tuple[int, int]:
+    return call[0], call[1]

@@ -10,9 +10,10 @@ from collections.abc import Sequence
 from vramtop import analyzers
 from vramtop.analyzers import DEFAULT_ANALYZERS
 from vramtop.blocks import Block
+from vramtop.engine.carry import Carry
 from vramtop.events import Event, ordered
 from vramtop.protocols import Analyzer
-from vramtop.view import Carry, View
+from vramtop.view import View
 
 
 class Engine:
