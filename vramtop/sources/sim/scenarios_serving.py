@@ -90,6 +90,25 @@ def _slow_load(machine: Machine, dice: Dice) -> None:
         at_s += load_s + life_s + dice.scale(5.0, 300.0)
 
 
+def _long_serving(machine: Machine, dice: Dice) -> None:
+    """A day of one server, or of its versions one after the other."""
+    at_s = dice.between(2.0, 60.0)
+    lives = dice.pick((1, 1, 2, 4))
+    for _ in range(lives):
+        machine.start(
+            at_s,
+            Job(
+                kind="long-serving",
+                command="vllm serve some-org/some-model",
+                work=loads.long_server(life_s=86_000.0 / lives),
+                framework="vllm",
+                user="serve",
+                watched=False,
+            ),
+        )
+        at_s += 86_000.0 / lives + dice.between(60.0, 400.0)
+
+
 SERVING = (
     Scenario(
         name="kv-cache-growth", boards=(H100,), fill=_kv_cache, duration_s=3600.0, ends="gradual",
@@ -112,6 +131,10 @@ SERVING = (
         name="kv-saturates", sizes=SIZES, duration_s=5400.0,
         fill=_server("kv-saturates", loads.bounded_chats),
         text="chats come and go around a level that the board bears",
+    ),
+    Scenario(
+        name="long-serving", sizes=SIZES, fill=_long_serving, duration_s=86_400.0,
+        text="a day of a server with its pool, where a workspace comes now and then",
     ),
     Scenario(
         name="slow-load", sizes=SIZES, fill=_slow_load, duration_s=5400.0,

@@ -3,42 +3,88 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
+from vramtop.sources.sim import workloads_loads as loads
 from vramtop.sources.sim import workloads_serving as serving
 from vramtop.sources.sim import workloads_training as training
 from vramtop.sources.sim.dice import Dice
 from vramtop.sources.sim.faults import ClockStep, Loss, Missing, Note, Silence, Troubles
-from vramtop.sources.sim.hardware import A100, H100, RTX4090
+from vramtop.sources.sim.hardware import A100, H100, RTX4090, SIZES
 from vramtop.sources.sim.machine import Job, Machine, Work
 from vramtop.sources.sim.scenario import Scenario, train
 from vramtop.sources.sim.training import LARGE, MEDIUM
-from vramtop.units import NS_PER_S
+from vramtop.units import GIB, NS_PER_S
 
 
 def _second_tenant(machine: Machine, dice: Dice) -> None:
-    """The one who arrives does not fit, or fits until the other one evaluates again."""
-    resident_fails = dice.chance(0.5)
-    if resident_fails:
-        resident = training.evaluations(LARGE, every_s=210.0, batch_ratio=5.0, risk=serving.TENANT)
+    """One arrives: it fits, it does not, or it does until the resident evaluates again."""
+    board = machine.devices[0].board
+    scale = board.usable_bytes / H100.usable_bytes
+    way = dice.pick(("newcomer", "fits", "resident", "fits", "resident", "newcomer"))
+    at_s, leaves_gib, then_gib = dice.between(300.0, 900.0), 0.0, 0.0
+    size_gib, life_s = 0.0, None
+    if way == "resident":
+        every_s = dice.between(150.0, 300.0)
+        resident = training.evaluations(
+            LARGE.scaled(scale),
+            every_s=every_s,
+            batch_ratio=5.0,
+            activation_gib=8.0 * scale,
+            risk=serving.TENANT,
+        )
         # It arrives between two evaluations and takes what looks free then.
-        at_s, leaves_gib, then_gib = dice.between(520.0, 620.0), dice.between(1.5, 3.0), 0.0
+        at_s = 40.0 + every_s * (dice.integer(1, 3) + dice.between(0.35, 0.6))
+        leaves_gib = dice.between(1.5, 3.0) * scale
     else:
-        resident = training.steady(LARGE)
-        at_s, leaves_gib, then_gib = dice.between(500.0, 700.0), dice.between(6.0, 18.0), 30.0
+        resident = training.steady(LARGE.scaled(scale), activation_gib=12.0 * scale)
+    if way == "newcomer":
+        leaves_gib, then_gib = dice.between(6.0, 18.0) * scale, 30.0 * scale
+    elif way == "fits":
+        size_gib = dice.between(4.0, 15.0) * scale
+        then_gib = dice.between(0.5, 3.0) * scale
+        life_s = dice.scale(60.0, 900.0)
     machine.start(4.0, train("tenant-resident", resident))
     newcomer = Job(
         kind="tenant-newcomer",
         command="python generate.py --model 13b --batch 8",
         work=serving.loader(
-            size_gib=0.0,
-            load_s=dice.between(15.0, 30.0),
-            leaves_gib=leaves_gib,
+            size_gib=size_gib,
+            load_s=dice.scale(8.0, 60.0),
+            leaves_gib=None if size_gib else leaves_gib,
             then_gib=then_gib,
+            life_s=life_s,
         ),
         user="grace",
-        main=not resident_fails,
+        main=way == "newcomer",
     )
     machine.start(at_s, newcomer)
+    if way == "fits" and dice.chance(0.5):
+        machine.start(at_s + dice.between(60.0, 600.0), replace(newcomer, user="alan"))
+
+
+def _notebooks(machine: Machine, dice: Dice) -> None:
+    """Kernels of several people on one GPU; what they take together may be too much."""
+    usable_gib = machine.devices[0].board.usable_bytes / GIB
+    people = dice.integer(3, 6)
+    # A kernel keeps some ten cells' worth; the crowd is modest or greedy.
+    hunger = (
+        usable_gib
+        / people
+        / 10.0
+        * (dice.between(2.2, 4.5) if dice.chance(0.4) else dice.between(0.5, 1.4))
+    )
+    for number in range(people):
+        machine.start(
+            dice.between(0.0, 60.0) if number == 0 else dice.between(0.0, 5400.0),
+            Job(
+                kind="notebooks",
+                command="python -m ipykernel_launcher -f kernel.json",
+                work=loads.kernel(hours=dice.between(0.5, 3.5), hunger=hunger),
+                user=("ada", "grace", "alan", "barbara", "edsger", "kurt")[number],
+                watched=False,
+            ),
+        )
 
 
 def _multi_gpu(machine: Machine, dice: Dice) -> None:
@@ -179,8 +225,12 @@ _TROUBLES = Troubles(
 
 SHARED = (
     Scenario(
-        name="second-tenant", boards=(H100,), fill=_second_tenant, ends="abrupt",
-        text="a second process arrives on a busy GPU, and one of the two runs out",
+        name="second-tenant", sizes=SIZES, fill=_second_tenant, ends="mixed", version=2,
+        text="a second process arrives on a busy GPU; it fits, or one of the two runs out",
+    ),
+    Scenario(
+        name="notebooks", sizes=SIZES, fill=_notebooks, duration_s=14_400.0, ends="mixed",
+        text="the notebooks of several people over hours; for some seeds together too much",
     ),
     Scenario(
         name="multi-gpu", boards=(H100,) * 4, fill=_multi_gpu,

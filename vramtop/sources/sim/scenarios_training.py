@@ -10,6 +10,7 @@ from vramtop.sources.sim.dice import Dice
 from vramtop.sources.sim.hardware import H100, RTX4090, SIZES
 from vramtop.sources.sim.machine import Job, Machine
 from vramtop.sources.sim.scenario import Scenario, alone, train
+from vramtop.sources.sim.training import LARGE
 
 
 def _variable_length(machine: Machine, dice: Dice) -> None:
@@ -17,11 +18,32 @@ def _variable_length(machine: Machine, dice: Dice) -> None:
 
 
 def _evaluation(machine: Machine, dice: Dice) -> None:
-    fatal = dice.integer(3, 5) if dice.chance(0.4) else None
-    machine.start(
-        dice.between(3.0, 8.0),
-        train("evaluation-spike", training.evaluations(fatal_from=fatal)),
+    scale = machine.devices[0].board.usable_bytes / H100.usable_bytes
+    work = training.evaluations(
+        LARGE.scaled(scale),
+        every_s=dice.scale(90.0, 480.0),
+        batch_ratio=dice.between(1.5, 5.0),
+        activation_gib=8.0 * scale,
+        fatal_from=dice.integer(1, 5) if dice.chance(0.5) else None,
     )
+    machine.start(dice.between(3.0, 8.0), train("evaluation-spike", work))
+
+
+def _long_training(machine: Machine, dice: Dice) -> None:
+    """Whatever trains for a day without trouble."""
+    scale = machine.devices[0].board.usable_bytes / H100.usable_bytes
+    network, activation_gib = LARGE.scaled(scale), 9.0 * scale
+    works = (
+        training.steady(network, activation_gib=activation_gib * dice.between(0.8, 2.2)),
+        training.checkpoints(
+            network, every_s=dice.scale(300.0, 3600.0), activation_gib=activation_gib
+        ),
+        training.epochs(network, epoch_s=dice.scale(120.0, 2400.0), activation_gib=activation_gib),
+        training.evaluations(
+            network, every_s=dice.scale(200.0, 2400.0), activation_gib=activation_gib
+        ),
+    )
+    machine.start(dice.between(3.0, 60.0), train("long-training", dice.pick(works)))
 
 
 def _training_oom(machine: Machine, dice: Dice) -> None:
@@ -98,7 +120,7 @@ TRAINING = (
         text="tensors in use stay constant, the splintered cache grows until it runs out",
     ),
     Scenario(
-        name="evaluation-spike", boards=(H100,), fill=_evaluation, ends="mixed",
+        name="evaluation-spike", sizes=SIZES, fill=_evaluation, ends="mixed", version=2, duration_s=3600.0,
         text="evaluations need more for some seconds; for some seeds too much",
     ),
     Scenario(
@@ -111,14 +133,18 @@ TRAINING = (
         text="epochs with validation and an emptied cache between them",
     ),
     Scenario(
-        name="startup-oom", boards=(H100,), fill=alone("startup-oom", training.startup_failure),
-        duration_s=300.0, ends="startup",
-        text="the weights fit, the first steps do not",
+        name="startup-oom", sizes=SIZES, fill=alone("startup-oom", training.startup),
+        duration_s=1800.0, ends="mixed", strata=("startup",), version=2,
+        text="the weights fit; for most seeds the first steps do not",
     ),
     Scenario(
-        name="burst-oom", boards=(H100,), fill=alone("burst-oom", training.burst),
-        duration_s=900.0, ends="abrupt",
-        text="a plateau, then all memory is taken within 3 s",
+        name="burst-oom", sizes=SIZES, fill=alone("burst-oom", training.burst),
+        duration_s=2400.0, ends="mixed", version=2,
+        text="a plateau, then much or all of the memory is taken within seconds",
+    ),
+    Scenario(
+        name="long-training", sizes=SIZES, fill=_long_training, duration_s=86_400.0,
+        text="a day of steps, epochs, evaluations or checkpoints, and no trouble",
     ),
     Scenario(
         name="training-oom", boards=(RTX4090,), fill=_training_oom, duration_s=900.0,

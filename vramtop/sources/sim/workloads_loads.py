@@ -167,6 +167,59 @@ def slow_load(*, switches: bool = False) -> Work:
     return work
 
 
+def long_server(*, life_s: float) -> Work:
+    """A server that takes its pool and serves for a day; now and then a workspace comes.
+
+    Args:
+        life_s: When it is stopped, as for a new version.
+    """
+
+    def work(process: Process) -> Iterator[float]:
+        dice = process.dice
+        process.risk = Risk(cause="startup", stratum=STARTUP)
+        process.phase("initialization")
+        process.busy(3.0, 2.0)
+        yield dice.between(4.0, 20.0)
+        share = process.open()
+        room = share.device.free_bytes
+        weights = room * dice.between(0.15, 0.6)
+        load_s = dice.scale(10.0, 180.0)
+        for _ in range(32):
+            share.allocator.malloc(round(weights / 32))
+            yield load_s / 32
+        if dice.chance(0.6):
+            process.phase("pre_allocation")
+            pool = room * dice.between(0.75, 0.96) - share.held_bytes
+            for _ in range(24):
+                share.demand(max(round(pool / 24), 0))
+                yield 0.04
+        process.phase("warmup")
+        for _ in range(dice.integer(0, 30)):
+            # Captured graphs; each costs the driver a little.
+            share.demand(min(mib(dice.pick((2.0, 16.0, 24.0))), share.device.free_bytes // 20))
+            yield 0.5
+        process.phase("active_inference")
+        every_s = dice.scale(600.0, 14_400.0)
+        bump_s = process.age_s + every_s * dice.between(0.1, 1.0)
+        while process.age_s < life_s:
+            process.busy(dice.curve(((0.0, 0), (0.2, 15), (0.7, 85), (1.0, 100))), 35.0)
+            yield dice.between(10.0, 40.0)
+            if process.age_s > bump_s:
+                # A new batch size, an adapter, a library's workspace: kept for good.
+                bump_s = process.age_s + every_s * dice.between(0.5, 1.5)
+                size = min(mib(dice.scale(2.0, 800.0)), share.device.free_bytes // 8)
+                if size > mib(50.0):
+                    process.phase("allocation_event")
+                share.demand(size // PAGE_BYTES * PAGE_BYTES)
+                yield 2.0
+                process.phase("active_inference")
+        process.phase("cleanup")
+        process.busy(0.0, 0.0)
+        yield dice.between(0.5, 5.0)
+
+    return work
+
+
 def kernel(*, hours: float, hunger: float) -> Work:
     """A notebook's kernel for an afternoon: cells that take memory and cells that drop it.
 
