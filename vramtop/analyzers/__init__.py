@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from vramtop.analyzers.changepoints import ChangepointAnalyzer
 from vramtop.analyzers.gaps import GapAnalyzer
+from vramtop.analyzers.holders import IdleHolderAnalyzer
 from vramtop.analyzers.leak import LeakAnalyzer
 from vramtop.analyzers.observed import ObservedAnalyzer
 from vramtop.analyzers.oom import OomAnalyzer
+from vramtop.analyzers.orphans import OrphanAnalyzer
 from vramtop.analyzers.phase import PhaseAnalyzer
 from vramtop.analyzers.risk import RiskAnalyzer
 from vramtop.analyzers.verdict import VerdictAnalyzer
@@ -25,6 +27,8 @@ DEFAULT_ANALYZERS = (
     RiskAnalyzer,
     VerdictAnalyzer,
     OomAnalyzer,
+    IdleHolderAnalyzer,
+    OrphanAnalyzer,
 )
 VERSION = 2
 """Raised when the same recording may give other events; part of the live digest."""
