@@ -180,8 +180,10 @@ def test_hostile_streams_say_the_same_in_any_blocks(make):
         draw = random.Random(seed)
         ticks, nobodys = [], 0
         for tick in random_ticks(seed, count=300):
-            if draw.random() < 0.1:
-                nobodys = draw.choice((0, 600, 5000)) * MIB
+            if any(seen.what == GONE for seen in tick.observations):
+                nobodys += draw.choice((0, 600, 5000)) * MIB
+            elif draw.random() < 0.05:
+                nobodys = 0
             more = [
                 d if d.used_bytes is None else replace(d, used_bytes=d.used_bytes + nobodys)
                 for d in tick.devices
