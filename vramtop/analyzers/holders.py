@@ -10,7 +10,7 @@ from vramtop.analyzers.sweep import SweepAnalyzer
 from vramtop.events import IdleHolder
 from vramtop.samples import SeriesKey
 from vramtop.units import GIB, NS_PER_S, US_PER_S
-from vramtop.view import Change, View
+from vramtop.view import PROCESSES, Change, View
 
 GIB_HOUR = GIB * 3600 * NS_PER_S
 """A GiB-hour in byte-nanoseconds."""
@@ -72,7 +72,7 @@ class IdleHolderAnalyzer(SweepAnalyzer):
         unseen_s: After this long without a reading of utilisation it is not known.
     """
 
-    inputs = ("utilisation",)
+    follows = PROCESSES
 
     def __init__(
         self,
@@ -93,13 +93,11 @@ class IdleHolderAnalyzer(SweepAnalyzer):
     def on_block(self, view: View) -> None:
         """Find where utilisation changes between idle, busy and unknown."""
         for tick, key, state, before in self._utilisation.steps(view):
-            self.publish("utilisation", tick, key, (state, before))
+            self.found(tick, key, (state, before))
 
     def on_change(self, tick: int, change: Change) -> None:
         """A process holds another amount."""
         key = change.key
-        if key.pid is None:
-            return
         device = self._devices.setdefault(key.uuid, _Device())
         process = device.processes.get(key)
         if process is None:
@@ -122,7 +120,7 @@ class IdleHolderAnalyzer(SweepAnalyzer):
             process.holding.until(self.now_ns(tick))
             self._end(tick, key, process)
 
-    def on_signal(self, tick: int, name: str, key: SeriesKey, value: tuple[str, int]) -> None:  # noqa: ARG002
+    def on_found(self, tick: int, key: SeriesKey, value: tuple[str, int]) -> None:
         """The device's utilisation changed between idle, busy and unknown."""
         state, before = value
         device = self._devices.setdefault(key.uuid, _Device())

@@ -59,7 +59,6 @@ class OrphanAnalyzer(SweepAnalyzer):
         window_s: Over which time before a going the memory of nobody is looked at.
     """
 
-    inputs = ("hidden",)
     observes = (GPU_LOST,)
 
     def __init__(
@@ -75,7 +74,7 @@ class OrphanAnalyzer(SweepAnalyzer):
     def on_block(self, view: View) -> None:
         """Find where readings are hidden."""
         for tick, key, hidden in hidden_steps(view, self._null):
-            self.publish("hidden", tick, key, hidden)
+            self.found(tick, key, hidden)
 
     def on_observation(self, tick: int, seen: Observation) -> None:
         """A GPU is lost: what was going on there is not known any more."""
@@ -84,7 +83,7 @@ class OrphanAnalyzer(SweepAnalyzer):
             self._drop(tick, seen.uuid or "", device, self.now_ns(tick))
             device.high = device.high_before = NULL
 
-    def on_signal(self, tick: int, name: str, key: SeriesKey, value: bool) -> None:  # noqa: ARG002, FBT001
+    def on_found(self, tick: int, key: SeriesKey, value: bool) -> None:  # noqa: FBT001
         """The bytes of a series are hidden, or can be seen again."""
         device = self._devices.setdefault(key.uuid, _Device())
         self._settle(tick, key.uuid, device)
