@@ -40,7 +40,8 @@ def cache_fills() -> Work:
         blocks: list[Block] = []
         evicts = dice.chance(0.35)
         while True:
-            process.phase("cache_filling")
+            if missing > 0.03 * cache:
+                process.phase("cache_filling")
             while missing > 0.03 * cache:
                 missing -= missing / fill_s * dice.between(0.4, 1.6)
                 while (len(blocks) + 1) * piece < cache - missing:
