@@ -6,12 +6,14 @@ from itertools import pairwise
 
 import pytest
 
+from vramtop.enrich.oom_text import as_observation, scan
 from vramtop.samples import GONE, OOM_EVIDENCE, PROCESS, TRUTH
 from vramtop.sources.sim import SCENARIOS, SimSource
 from vramtop.sources.sim.truth import TRENDS
 from vramtop.units import GIB, NS_PER_S
 
 SEEDS = (0, 11)
+NOBODY_WATCHES = ("notebooks", "shared-server")
 _RUNS: dict[tuple[str, int], list] = {}
 
 
@@ -130,8 +132,75 @@ def test_the_truth_about_an_end_agrees_with_what_was_seen(scenario, seed):
             for seen in tick.observations
             if seen.what == OOM_EVIDENCE and seen.pid == oom.pid
         ]
+        watched = scenario not in NOBODY_WATCHES
+        assert len(evidence) == watched or data["victim_pid"] != data["culprit_pid"]
         for tick in evidence:
             assert 0 <= (tick.mono_ns - started) / NS_PER_S - data["t_s"] < interval_s(scenario)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_message_says_what_a_recorder_would_read_out_of_it(scenario):
+    for seed in SEEDS:
+        for tick in run(scenario, seed):
+            for seen in tick.observations:
+                if seen.what == OOM_EVIDENCE:
+                    ((_, message),) = scan([seen.text.encode() + b"\n"])
+                    assert seen == as_observation(
+                        message,
+                        pid=seen.pid,
+                        start_time=seen.start_time,
+                        gpu=seen.gpu,
+                        uuid=seen.uuid,
+                    )
+
+
+def test_frameworks_say_it_in_their_own_words():
+    families = {
+        seen.name
+        for scenario, seed in (("jax-grows", 1), ("llama-load", 0), ("server-refuses", 0))
+        for tick in run(scenario, seed)
+        for seen in tick.observations
+        if seen.what == OOM_EVIDENCE
+    }
+    assert families == {"xla", "ggml", "vllm.no-blocks"}
+
+
+def test_a_refusal_is_no_running_out():
+    ticks = run("server-refuses", 0)
+    assert len(truths(ticks, "refused")) == 1
+    assert truths(ticks, "oom") == []
+    assert max(used_gib(ticks)) < 0.75 * ticks[0].devices[0].total_bytes / GIB
+
+
+def test_the_tour_shows_every_label():
+    shown = {seen.data["label"] for seen in truths(run("label-tour", 0), "phase")}
+    assert shown == set(TRENDS) - {"dying"}
+
+
+def test_mig_instances_have_rows_beside_their_gpu():
+    """The GPU's row has what its instances hold; processes are listed by instance."""
+    ticks = run("mig-instances", 0)
+    parent, first, second = ticks[1200].devices
+    assert parent.parent_uuid is None
+    assert {first.parent_uuid, second.parent_uuid} == {parent.uuid}
+    assert {row.gpu for row in (parent, first, second)} == {0}
+    assert first.total_bytes + second.total_bytes < parent.total_bytes
+    own_bytes = {
+        tick.devices[0].used_bytes - tick.devices[1].used_bytes - tick.devices[2].used_bytes
+        for tick in ticks
+    }
+    assert len(own_bytes) == 1
+    assert {row.uuid for tick in ticks for row in tick.processes} == {first.uuid, second.uuid}
+
+
+def test_a_hidden_process_shows_on_the_device_alone():
+    hidden = set()
+    for tick in run("hidden-tenant", 0):
+        held = sum(row.used_bytes for row in tick.processes)
+        hidden.add((tick.devices[0].used_bytes - held) // GIB)
+        assert len(tick.processes) <= 1
+    assert min(hidden) == 0
+    assert max(hidden) >= 1
 
 
 def test_steady_training_is_flat_after_its_start():

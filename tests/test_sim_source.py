@@ -36,6 +36,7 @@ from vramtop.samples import (
 )
 from vramtop.sources import open_source
 from vramtop.sources.sim import SCENARIOS, SimSource
+from vramtop.sources.sim.faults import Troubles
 from vramtop.sources.sim.source import START_T_US
 
 
@@ -111,6 +112,42 @@ def test_what_processes_do_does_not_depend_on_the_interval():
 
     coarse, fine = memory(1.0), memory(0.25)
     assert coarse == {at: fine[at] for at in coarse}
+
+
+def test_ticks_may_be_late_and_dropped_without_moving_what_happens():
+    """What is seen late is what was then; the truth about the run is the same."""
+    plain = ticks_of("burst-oom", seed=4)
+    uneven = ticks_of("burst-oom", seed=4, troubles=Troubles(drop_share=0.1, late_share=0.4))
+    assert [tick.seq for tick in uneven] == list(range(len(uneven)))
+    assert 0.85 < len(uneven) / len(plain) < 0.95
+    gaps = [(b.mono_ns - a.mono_ns) / 1e9 for a, b in pairwise(uneven)]
+    assert 0.6 < min(gaps) < 0.9
+    assert 2.0 < max(gaps) < 6.0
+    truths = [
+        [seen for tick in ticks for seen in told(tick, TRUTH) if seen.name != "phase"]
+        for ticks in (plain, uneven)
+    ]
+    assert truths[0] == truths[1]
+    assert len(truths[0]) > 1
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_the_truth_does_not_depend_on_the_interval(scenario):
+    """Every statement about a run's first twenty minutes, seen at 1 s and at 7 s."""
+    told_by = []
+    for interval_s in (1.0, 7.0):
+        ticks = ticks_of(scenario, seed=5, interval_s=interval_s, duration_s=1200)
+        # Both look at 1190 s, and by then both have heard of all that happened.
+        until_ns = ticks[0].mono_ns + 1_190_000_000_000
+        told_by.append(
+            [
+                (seen.name, seen.pid, seen.data)
+                for tick in ticks
+                if tick.mono_ns <= until_ns
+                for seen in told(tick, TRUTH)
+            ]
+        )
+    assert told_by[0] == told_by[1] != []
 
 
 def test_a_longer_run_begins_like_a_shorter_one():

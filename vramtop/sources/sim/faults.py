@@ -65,10 +65,23 @@ class Note:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Troubles:
-    """All that goes wrong in one scenario."""
+    """All that goes wrong in one scenario.
+
+    Attributes:
+        silences, losses, missing, clock_steps, notes: What happens when.
+        drop_share: Share of the ticks that are never made, here and there.
+        late_share: By how much of the interval ticks come late at most.
+    """
 
     silences: tuple[Silence, ...] = ()
     losses: tuple[Loss, ...] = ()
     missing: tuple[Missing, ...] = ()
     clock_steps: tuple[ClockStep, ...] = ()
     notes: tuple[Note, ...] = ()
+    drop_share: float = 0.0
+    late_share: float = 0.0
+
+    @property
+    def uneven(self) -> bool:
+        """Whether ticks are not where the declared interval puts them."""
+        return self.drop_share > 0.0 or self.late_share > 0.0

@@ -14,10 +14,10 @@ from dataclasses import dataclass, field
 from vramtop.samples import OOM_EVIDENCE, TRUTH, Observation
 from vramtop.sources.sim.allocator import OutOfMemory
 from vramtop.sources.sim.dice import Dice
-from vramtop.sources.sim.hardware import CONTEXT_BYTES, Board, Device, Share
-from vramtop.sources.sim.messages import context_oom, torch_oom
+from vramtop.sources.sim.hardware import Board, Device, Share, context_bytes, cut
+from vramtop.sources.sim.messages import context_oom, jax_oom, llama_oom, torch_oom, vllm_no_blocks
 from vramtop.sources.sim.truth import TRENDS, Risk
-from vramtop.units import MIB, NS_PER_S
+from vramtop.units import NS_PER_S
 
 UPTIME_S = 518_400
 """The simulated machine has been up six days when a run begins."""
@@ -36,9 +36,11 @@ class Job:
         kind: Workload kind, for scoring: kinds are held out one at a time.
         command: Command line.
         work: Makes the workload of a process.
-        gpus: Indices of the GPUs it uses; the first is its main one.
+        gpus: Places of the devices it uses, which without MIG are the GPUs' indices; the first
+            is its main one.
         user, framework: Process facts.
         watched: It was started by `vramtop record -- ...`: its stderr and exit code are seen.
+        hidden: The driver lists it nowhere: only its device shows what it holds.
         main: The run is over when all jobs of this sort have ended.
         pid: A given process id, to make one come twice.
         start_known: Whether its start time can be read.
@@ -51,9 +53,14 @@ class Job:
     user: str = "ada"
     framework: str | None = "pytorch"
     watched: bool = True
+    hidden: bool = False
     main: bool = True
     pid: int | None = None
     start_known: bool = True
+
+
+class Refused(Exception):  # noqa: N818 - a plan that does not fit is no error of the simulator
+    """A program sees beforehand that its plan does not fit, says so and ends."""
 
 
 @dataclass(slots=True)
@@ -67,7 +74,7 @@ class Process:
 
     Attributes:
         job, pid, start_time, life: Identity. `start_time` in clock ticks since boot.
-        shares: What it holds, by GPU index, in the order in which it came to the GPUs.
+        shares: What it holds, by the device's place, in the order in which it came to the GPUs.
         dice: Its own stream of draws.
         gpu_busy_pct, mem_busy_pct: What it makes of its GPUs' time.
         risk: What a running out of memory would be due to.
@@ -92,7 +99,7 @@ class Process:
         self.exit_code: int | None = None
         self.phase_now: _Phase | None = None
 
-    def open(self, ordinal: int = 0, *, context_bytes: int | None = None) -> Share:
+    def open(self, ordinal: int = 0, *, size_bytes: int | None = None) -> Share:
         """Create the CUDA context on one of the job's GPUs; the process is listed from now on.
 
         Raises:
@@ -100,9 +107,9 @@ class Process:
         """
         device = self.machine.devices[self.job.gpus[ordinal]]
         share = Share(device)
-        size = CONTEXT_BYTES[device.board.name] if context_bytes is None else context_bytes
+        size = context_bytes(device.board) if size_bytes is None else size_bytes
         share.demand(size)
-        self.shares[device.gpu] = share
+        self.shares[device.place] = share
         return share
 
     def busy(self, gpu_pct: float, mem_pct: float) -> None:
@@ -154,10 +161,7 @@ class Machine:
         identity = Dice(f"{name}/identity")
         self.name = name
         self.boot_id = identity.uuid()
-        self.devices = [
-            Device(gpu, f"GPU-{identity.uuid()}", board, identity.integer(1, 8) * MIB)
-            for gpu, board in enumerate(boards)
-        ]
+        self.devices = cut(identity, boards)
         self.now_ns = 0
         self.news: list[Observation] = []
         self.processes: list[Process] = []
@@ -232,6 +236,9 @@ class Machine:
         except OutOfMemory as failure:
             self._fail(process, failure)
             return
+        except Refused as refusal:
+            self._refuse(process, refusal)
+            return
         if wait is None:
             process.exit_code = 0
             self._end(process)
@@ -248,7 +255,7 @@ class Machine:
         if process.job.watched:
             self._testify(process, device, share, failure)
         risk = process.risk or Risk(cause="unforeseen", stratum="abrupt")
-        there = [other for other in self.processes if device.gpu in other.shares]
+        there = [other for other in self.processes if device.place in other.shares]
         culprit = there[-1] if risk.blame_newest and there else process
         self._tell(
             process,
@@ -263,6 +270,17 @@ class Machine:
                 "free_bytes": device.free_bytes,
             },
         )
+        self._die(process)
+
+    def _refuse(self, process: Process, refusal: Refused) -> None:
+        """It ends by its own plan: there is a message, but memory never ran out."""
+        device = self.devices[process.job.gpus[0]]
+        if process.job.watched:
+            self._say(process, device, *vllm_no_blocks())
+        self._tell(process, "refused", {"t_s": self.now_ns / NS_PER_S, "cause": str(refusal)})
+        self._die(process)
+
+    def _die(self, process: Process) -> None:
         process.exit_code = 1
         process.phase("dying")
         process.busy(0.0, 0.0)
@@ -273,23 +291,34 @@ class Machine:
     def _testify(
         self, process: Process, device: Device, share: Share | None, failure: OutOfMemory
     ) -> None:
+        ordinal = process.job.gpus.index(device.place)
+        framework = process.job.framework
         if share is None:
             text, facts = context_oom()
+        elif framework == "jax":
+            text, facts = jax_oom(ordinal=ordinal, requested_bytes=failure.segment_bytes)
+        elif framework == "llamacpp":
+            text, facts = llama_oom(ordinal=ordinal, requested_bytes=failure.segment_bytes)
         else:
             text, facts = torch_oom(
-                ordinal=process.job.gpus.index(device.gpu),
+                ordinal=ordinal,
                 requested_bytes=failure.segment_bytes,
-                total_bytes=device.board.total_bytes - device.board.reserved_bytes,
+                total_bytes=device.board.usable_bytes,
                 free_bytes=device.free_bytes,
                 own_bytes=share.held_bytes,
                 others=[
-                    (other.pid, other.shares[device.gpu].held_bytes)
+                    (other.pid, other.shares[device.place].held_bytes)
                     for other in self.processes
-                    if other is not process and device.gpu in other.shares
+                    if other is not process
+                    and device.place in other.shares
+                    and not other.job.hidden
                 ],
                 allocated_bytes=failure.allocated_bytes,
                 unallocated_bytes=failure.reserved_bytes - failure.allocated_bytes,
             )
+        self._say(process, device, text, facts)
+
+    def _say(self, process: Process, device: Device, text: str, facts: dict[str, object]) -> None:
         self.news.append(
             Observation(
                 what=OOM_EVIDENCE,

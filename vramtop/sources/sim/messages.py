@@ -1,6 +1,6 @@
 """What a program prints when memory runs out, and what a recorder that reads along keeps of it.
 
-The form is that of PyTorch 2.2 and later; its figures have two decimals and binary units,
+PyTorch's form is that of 2.2 and later; its figures have two decimals and binary units,
 unlike our own text of quantities, because readers of such messages must accept it. The
 figures kept beside the text are those that can be read out of it, not the exact ones.
 """
@@ -106,4 +106,50 @@ def context_oom() -> tuple[str, dict[str, object]]:
         "framework": "pytorch",
         "kind": "device",
         "fatal": True,
+    }
+
+
+def jax_oom(*, ordinal: int, requested_bytes: int) -> tuple[str, dict[str, object]]:
+    """What a JAX program ends with."""
+    text = (
+        f"jaxlib.xla_extension.XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory while trying "
+        f"to allocate {requested_bytes} bytes on GPU_{ordinal}."
+    )
+    return text, {
+        "family": "xla",
+        "framework": "jax",
+        "kind": "device",
+        "fatal": True,
+        "requested_bytes": requested_bytes,
+    }
+
+
+def llama_oom(*, ordinal: int, requested_bytes: int) -> tuple[str, dict[str, object]]:
+    """What llama.cpp prints when a buffer is refused; it names MiB with two decimals."""
+    size = f"{requested_bytes / MIB:.2f}"
+    text = (
+        f"ggml_backend_cuda_buffer_type_alloc_buffer: allocating {size} MiB on device "
+        f"{ordinal}: cudaMalloc failed: out of memory"
+    )
+    return text, {
+        "family": "ggml",
+        "framework": "llama.cpp",
+        "kind": "device",
+        "fatal": True,
+        "requested_bytes": round(float(size) * MIB),
+        "ordinal": ordinal,
+    }
+
+
+def vllm_no_blocks() -> tuple[str, dict[str, object]]:
+    """What vLLM ends with when its share of the GPU leaves nothing for the cache."""
+    text = (
+        "ValueError: No available memory for the cache blocks. Try a higher "
+        "`gpu_memory_utilization` for this engine."
+    )
+    return text, {
+        "family": "vllm.no-blocks",
+        "framework": "vllm",
+        "kind": "config",
+        "fatal": False,
     }

@@ -47,11 +47,17 @@ def _jax(machine: Machine, dice: Dice) -> None:
     )
 
 
-def _server(kind: str, make: Callable[[], Work]) -> Fill:
+def _server(
+    kind: str,
+    make: Callable[[], Work],
+    *,
+    command: str = "python -m server --port 8000",
+    framework: str = "pytorch",
+) -> Fill:
     def fill(machine: Machine, dice: Dice) -> None:
         machine.start(
             dice.between(2.0, 9.0),
-            Job(kind=kind, command="python -m server --port 8000", work=make(), user="serve"),
+            Job(kind=kind, command=command, work=make(), user="serve", framework=framework),
         )
 
     return fill
@@ -121,6 +127,24 @@ SERVING = (
     Scenario(
         name="jax-prealloc", boards=(H100,), fill=_jax,
         text="a JAX program takes three quarters at once and stays there",
+    ),
+    Scenario(
+        name="jax-grows", sizes=SIZES, duration_s=5400.0, ends="mixed",
+        fill=_server("jax-grows", serving.jax_growing, framework="jax",
+                     command="python -m trainer.main --backend=gpu"),
+        text="a JAX program takes doubling regions; for half the seeds a shape does not fit",
+    ),
+    Scenario(
+        name="llama-load", sizes=SIZES, duration_s=1800.0, ends="mixed", strata=("startup",),
+        fill=_server("llama-load", serving.llama_server, framework="llamacpp",
+                     command="llama-server -m model-q4.gguf -ngl 99 -c 65536"),
+        text="llama.cpp takes weights and cache in large buffers; for half the seeds too large",
+    ),
+    Scenario(
+        name="server-refuses", sizes=SIZES, duration_s=1800.0,
+        fill=_server("server-refuses", serving.refusing_server, framework="vllm",
+                     command="vllm serve some-org/some-model --gpu-memory-utilization 0.5"),
+        text="a server ends by its own plan for want of cache blocks; memory never runs out",
     ),
     Scenario(
         name="cache-fills", sizes=SIZES, duration_s=7200.0,

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from vramtop.sources.sim import workloads_leaks as leaks
 from vramtop.sources.sim import workloads_loads as loads
 from vramtop.sources.sim import workloads_serving as serving
+from vramtop.sources.sim import workloads_tour as tour
 from vramtop.sources.sim import workloads_training as training
 from vramtop.sources.sim.dice import Dice
 from vramtop.sources.sim.faults import ClockStep, Loss, Missing, Note, Silence, Troubles
-from vramtop.sources.sim.hardware import A100, H100, RTX4090, SIZES
+from vramtop.sources.sim.hardware import A100, A100_CUT, H100, RTX4090, SIZES
 from vramtop.sources.sim.machine import Job, Machine, Work
 from vramtop.sources.sim.scenario import Scenario, train
 from vramtop.sources.sim.training import LARGE, MEDIUM
@@ -85,6 +87,74 @@ def _notebooks(machine: Machine, dice: Dice) -> None:
                 watched=False,
             ),
         )
+
+
+def _hidden_tenant(machine: Machine, dice: Dice) -> None:
+    """A process that the driver lists nowhere, as from another container, takes memory too."""
+    scale = machine.devices[0].board.usable_bytes / H100.usable_bytes
+    resident = training.evaluations(
+        LARGE.scaled(scale),
+        every_s=dice.scale(90.0, 400.0),
+        batch_ratio=dice.between(2.0, 4.0),
+        activation_gib=8.0 * scale,
+        risk=serving.TENANT,
+    )
+    machine.start(4.0, train("hidden-tenant", resident))
+    much = dice.chance(0.6)
+    machine.start(
+        dice.between(200.0, 1500.0),
+        Job(
+            kind="hidden-tenant",
+            command="hidden",
+            work=serving.loader(
+                size_gib=dice.between(2.0, 9.0) * scale,
+                leaves_gib=dice.between(0.5, 5.0) * scale if much else None,
+                load_s=dice.scale(8.0, 120.0),
+                life_s=dice.scale(300.0, 3000.0),
+            ),
+            user="grace",
+            watched=False,
+            hidden=True,
+            main=False,
+        ),
+    )
+
+
+def _mig(machine: Machine, dice: Dice) -> None:
+    """A training in one instance, a server in the other; each has its own limit."""
+    first, second = machine.devices[1], machine.devices[2]
+    scale = first.board.usable_bytes / H100.usable_bytes
+    work = dice.pick((leaks.any_leak(), leaks.leak_that_stops(), training.steady(
+        LARGE.scaled(scale), activation_gib=10.0 * scale)))  # fmt: skip
+    machine.start(dice.between(3.0, 20.0), train("mig-training", work, gpus=(first.place,)))
+    machine.start(
+        dice.between(3.0, 300.0),
+        Job(
+            kind="mig-server",
+            command="vllm serve some-org/some-model",
+            work=serving.prealloc_server(utilization=dice.between(0.6, 0.92), weights_gib=5.0),
+            gpus=(second.place,),
+            framework="vllm",
+            user="serve",
+            watched=False,
+            main=False,
+        ),
+    )
+
+
+def _label_tour(machine: Machine, dice: Dice) -> None:
+    machine.start(dice.between(3.0, 8.0), train("label-tour", tour.training_tour()))
+    machine.start(
+        dice.between(3.0, 8.0),
+        Job(
+            kind="label-tour",
+            command="vllm serve some-org/some-model",
+            work=tour.server_tour(),
+            gpus=(1,),
+            framework="vllm",
+            user="serve",
+        ),
+    )
 
 
 def _multi_gpu(machine: Machine, dice: Dice) -> None:
@@ -231,6 +301,19 @@ SHARED = (
     Scenario(
         name="notebooks", sizes=SIZES, fill=_notebooks, duration_s=14_400.0, ends="mixed",
         text="the notebooks of several people over hours; for some seeds together too much",
+    ),
+    Scenario(
+        name="hidden-tenant", sizes=SIZES, fill=_hidden_tenant, duration_s=3600.0, ends="mixed",
+        text="a process that no list shows takes memory; for some seeds the next spike fails",
+    ),
+    Scenario(
+        name="mig-instances", boards=(A100_CUT,), fill=_mig, duration_s=7200.0, ends="mixed",
+        strata=("gradual",),
+        text="two MIG instances of one GPU: a training that may leak, and a server",
+    ),
+    Scenario(
+        name="label-tour", boards=(RTX4090,) * 2, fill=_label_tour, duration_s=5400.0,
+        text="a training and a server that walk through all labels",
     ),
     Scenario(
         name="multi-gpu", boards=(H100,) * 4, fill=_multi_gpu,

@@ -11,6 +11,8 @@ from dataclasses import replace
 from vramtop import __version__
 from vramtop.errors import UsageError
 from vramtop.samples import Tick
+from vramtop.sources.sim.dice import Dice
+from vramtop.sources.sim.faults import Troubles
 from vramtop.sources.sim.scenarios import scenario_named
 from vramtop.sources.sim.watcher import Watcher
 from vramtop.units import NS_PER_S, US_PER_S
@@ -35,6 +37,7 @@ class SimSource:
         duration_s: Simulated seconds after which the source ends; without it the scenario's
             own duration, or a little after its last job has ended, whichever is sooner.
         gpus: Indices to watch; empty means all.
+        troubles: What goes wrong with the looking; without it, what the scenario says.
         start_t_us: Wall time of the first tick. Without it: now when paced, and a fixed
             moment when not, so that an unpaced run repeats to the last byte.
 
@@ -52,8 +55,11 @@ class SimSource:
         duration_s: float | None = None,
         start_t_us: int | None = None,
         gpus: Sequence[int] = (),
+        troubles: Troubles | None = None,
     ) -> None:
         self._scenario = scenario_named(scenario)
+        if troubles is not None:
+            self._scenario = replace(self._scenario, troubles=troubles)
         for name, value in (("interval", interval_s), ("pace", pace), ("duration", duration_s)):
             if value is not None and not 0 < value < math.inf:
                 raise UsageError(
@@ -61,13 +67,14 @@ class SimSource:
                     hint=f"choose another {name}",
                 )
         if gpus:
-            count = len(self._scenario.build(seed).devices)
+            count = len({device.gpu for device in self._scenario.build(seed).devices})
             for index in gpus:
                 if not 0 <= index < count:
                     raise UsageError(
                         f"no GPU {index}: {scenario} has {count}, numbered from 0",
                         hint="leave --gpu out to have them all",
                     )
+        self._changed = troubles is not None
         self._gpus = frozenset(gpus)
         self._seed = seed
         self._interval_ns = max(round(interval_s * NS_PER_S), 1)
@@ -87,6 +94,8 @@ class SimSource:
             start_t_us = START_T_US if self._pace is None else time.time_ns() // 1000
         machine = scenario.build(self._seed)
         watcher = Watcher(machine, scenario, self._seed, interval_ns)
+        troubles = scenario.troubles
+        dice = Dice(f"{machine.name}/looking")
         began = time.monotonic()
         seq = 0
         now_ns = 0
@@ -94,13 +103,18 @@ class SimSource:
         while not (last or self._closed):
             if self._pace is not None and not self._sleep(began + now_ns / NS_PER_S / self._pace):
                 return
-            machine.advance(now_ns)
+            seen_ns = now_ns
+            dropped = False
+            if troubles.uneven:
+                seen_ns += int(interval_ns * troubles.late_share * dice.share())
+                dropped = seq > 0 and dice.chance(troubles.drop_share)
+            machine.advance(seen_ns)
             last = now_ns + interval_ns >= limit_ns
             if self._duration_s is None and machine.over_ns is not None:
                 last = last or now_ns >= machine.over_ns + round(scenario.tail_s * NS_PER_S)
-            if not watcher.silent(now_ns):
+            if not watcher.silent(now_ns) and (last or not dropped):
                 yield self._chosen(
-                    watcher.tick(seq, now_ns, start_t_us, limit_s if seq == 0 else None, last=last)
+                    watcher.tick(seq, seen_ns, start_t_us, limit_s if seq == 0 else None, last=last)
                 )
                 seq += 1
                 self._ticks = seq
@@ -117,6 +131,8 @@ class SimSource:
             f"{__version__}/{self._scenario.name}/{self._scenario.version}/{self._seed}"
             f"/{self._interval_ns}/{self._duration_s}/{self._start_t_us}"
         )
+        if self._changed:
+            what += f"/{self._scenario.troubles}"
         return hashlib.sha256(what.encode()).hexdigest()[:32]
 
     def stats(self) -> dict[str, object]:

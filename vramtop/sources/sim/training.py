@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from vramtop.sources.sim.allocator import Block
-from vramtop.sources.sim.hardware import CONTEXT_BYTES, Share, mib
+from vramtop.sources.sim.hardware import Share, context_bytes, mib
 from vramtop.sources.sim.machine import Process
 
 FORWARD_SHARE, BACKWARD_SHARE, UPDATE_SHARE = 0.35, 0.55, 0.10
@@ -200,7 +200,7 @@ def planned(
         layers: Few, because each costs time at every simulated step.
     """
     board = process.board
-    size = board.usable_bytes * share - CONTEXT_BYTES[board.name]
+    size = board.usable_bytes * share - context_bytes(board)
     # Weights, their gradients and the optimizer's states are eight times the weights.
     static = size * (1.0 - activation) / (2.0 + LARGE.state_ratio)
     network = Network(

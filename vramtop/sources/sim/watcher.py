@@ -57,7 +57,7 @@ class Watcher:
         self._interval_ns = interval_ns
         name = f"{machine.name}/sensors"
         self._eyes = [
-            _Eye(device, Sensors(device.board, Dice(f"{name}/{device.gpu}")))
+            _Eye(device, Sensors(device.board, Dice(f"{name}/{device.place}")))
             for device in machine.devices
         ]
         self._active_faults: set[Missing] = set()
@@ -126,7 +126,7 @@ class Watcher:
             looked |= LOOKED_PROCESSES
             eye.used_at_look = used
             self._list(eye, "processes" in missing, processes, observations)
-        here = [process for process in self._machine.processes if device.gpu in process.shares]
+        here = [process for process in self._machine.processes if device.place in process.shares]
         gpu_pct = mem_pct = power = temp = sm_clock = mem_clock = throttle = None
         if eye.due(LOOKED_UTIL, now_ns, lists_ns):
             looked |= LOOKED_UTIL
@@ -135,9 +135,16 @@ class Watcher:
                 sum(process.gpu_busy_pct for process in here),
                 sum(process.mem_busy_pct for process in here),
             )
+            if device.parts or device.parent is not None:
+                # In MIG mode the driver has no utilisation, and power for the GPU alone.
+                gpu_pct = mem_pct = None
+            if device.parent is not None:
+                power = None
         if eye.due(LOOKED_SLOW, now_ns, max(self._interval_ns, SLOW_LOOK_NS)):
             looked |= LOOKED_SLOW
             temp, sm_clock, mem_clock, throttle = sensors.slow(now_ns)
+            if device.parent is not None:
+                temp = sm_clock = mem_clock = throttle = None
         columns: dict[str, int | None] = {
             "total_bytes": device.board.total_bytes,
             "reserved_bytes": device.board.reserved_bytes,
@@ -154,7 +161,11 @@ class Watcher:
         for name in columns.keys() & missing:
             columns[name] = None
         return DeviceReading(
-            gpu=device.gpu, uuid=device.uuid, parent_uuid=None, looked=looked, **columns
+            gpu=device.gpu,
+            uuid=device.uuid,
+            parent_uuid=None if device.parent is None else device.parent.uuid,
+            looked=looked,
+            **columns,
         )
 
     def _list(
@@ -168,8 +179,8 @@ class Watcher:
         device = eye.device
         seen: dict[SeriesKey, Process] = {}
         for process in self._machine.processes:
-            share = process.shares.get(device.gpu)
-            if share is None:
+            share = process.shares.get(device.place)
+            if share is None or process.job.hidden:
                 continue
             reading = ProcessReading(
                 gpu=device.gpu,
@@ -223,12 +234,7 @@ class Watcher:
                     gpu=device.gpu,
                     uuid=device.uuid,
                     name=device.board.name,
-                    data={
-                        "power_limit_mw": device.board.limit_mw,
-                        "max_sm_clock_mhz": device.board.sm_clock_mhz,
-                        "max_mem_clock_mhz": device.board.mem_clock_mhz,
-                        "mig": False,
-                    },
+                    data=_constants(device),
                 )
                 for device in self._machine.devices
             ),
@@ -307,6 +313,19 @@ class _Eye:
             return False
         self.looked_ns[tier] = now_ns
         return True
+
+
+def _constants(device: Device) -> dict[str, object]:
+    board = device.board
+    if device.parent is not None:
+        instance = device.parent.parts.index(device) + 1
+        return {"parent_uuid": device.parent.uuid, "gpu_instance": instance}
+    return {
+        "power_limit_mw": board.limit_mw,
+        "max_sm_clock_mhz": board.sm_clock_mhz,
+        "max_mem_clock_mhz": board.mem_clock_mhz,
+        "mig": bool(device.parts),
+    }
 
 
 def _arrived(device: Device, process: Process) -> Observation:

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from vramtop.sources.sim.allocator import Block
 from vramtop.sources.sim.hardware import gib, mib
-from vramtop.sources.sim.machine import Process, Work
+from vramtop.sources.sim.machine import Process, Refused, Work
 from vramtop.sources.sim.truth import ABRUPT, GRADUAL, STARTUP, Risk
+from vramtop.units import MIB
 
 TENANT = Risk(cause="tenant", stratum=ABRUPT, blame_newest=True)
 
@@ -221,5 +222,119 @@ def notebook(*, cells: tuple[float, ...] = (0.6, 1.6), pause_s: float = 40.0) ->
         process.phase("idle")
         while True:
             yield 3600.0
+
+    return work
+
+
+def jax_growing() -> Work:
+    """A JAX program without preallocation: regions that double, and a new shape now and then.
+
+    Regions are never given back. A new shape is compiled and needs more at once; for some
+    seeds more than there is.
+    """
+
+    def work(process: Process) -> Iterator[float]:
+        dice = process.dice
+        process.risk = Risk(cause="new-shape", stratum=ABRUPT)
+        process.phase("initialization")
+        process.busy(3.0, 1.0)
+        share = process.open()
+        yield dice.between(2.0, 6.0)
+        usable = process.board.usable_bytes
+        # What the shapes need, the last the most.
+        shapes = dice.integer(2, 5)
+        last = dice.between(1.05, 1.5) if dice.chance(0.5) else dice.between(0.45, 0.85)
+        first = dice.between(0.2, 0.4)
+        region, held = gib(0.25), 0
+        for number in range(shapes):
+            needed = usable * (first + (last - first) * number / (shapes - 1))
+            if number:
+                process.phase("allocation_event")
+            process.busy(5.0, 2.0)
+            while held < needed:
+                if region > share.device.free_bytes and needed - held < share.device.free_bytes:
+                    # What no doubled region has room for is asked for as it is.
+                    region = round(needed - held)
+                share.demand(region)
+                held += region
+                region *= 2
+                yield dice.between(0.2, 2.5)
+            region = max(region // 4, gib(0.25))
+            process.phase("steady_state")
+            left_s = dice.scale(240.0, 1500.0)
+            while left_s > 0:
+                process.busy(dice.between(90.0, 99.0), 62.0)
+                yield min(left_s, 30.0)
+                left_s -= 30.0
+
+    return work
+
+
+def llama_server() -> Work:
+    """llama.cpp: the weights in one buffer, the cache in another, a third for computing."""
+
+    def work(process: Process) -> Iterator[float]:
+        dice = process.dice
+        process.risk = Risk(cause="startup", stratum=STARTUP)
+        process.phase("initialization")
+        process.busy(1.0, 1.0)
+        usable = process.board.usable_bytes
+        weights = usable * dice.between(0.3, 0.75)
+        room = usable - weights
+        fits = dice.chance(0.45)
+        cache = room * (dice.between(0.2, 0.85) if fits else dice.between(1.0, 1.6))
+        yield dice.between(1.0, 3.0)
+        share = process.open()
+        yield dice.between(0.5, 2.0)
+        share.demand(round(weights) // MIB * MIB)
+        # The buffer is there at once; the file is read into it.
+        yield dice.scale(4.0, 120.0)
+        share.demand(round(cache) // MIB * MIB)
+        yield dice.between(0.3, 2.0)
+        share.demand(round(room * 0.05) // MIB * MIB)
+        yield dice.between(0.3, 2.0)
+        process.phase("active_inference")
+        left_s = dice.scale(300.0, 1500.0)
+        while left_s > 0:
+            process.busy(dice.between(0.0, 98.0), 60.0)
+            yield min(left_s, 8.0)
+            left_s -= 8.0
+
+    return work
+
+
+def refusing_server() -> Work:
+    """VLLM with too small a share: it loads, profiles, finds nothing left, and ends."""
+
+    def work(process: Process) -> Iterator[float]:
+        dice = process.dice
+        usable = process.board.usable_bytes
+        weights = usable * dice.between(0.3, 0.7)
+        utilization = weights / usable + dice.between(-0.2, 0.15)
+        process.phase("initialization")
+        process.busy(3.0, 2.0)
+        yield dice.between(6.0, 12.0)
+        share = process.open()
+        for _ in range(16):
+            share.allocator.malloc(round(weights / 16))
+            yield dice.between(0.4, 1.5)
+        # The profiling run.
+        peak = share.allocator.malloc(mib(dice.between(300.0, 900.0)))
+        yield dice.between(2.0, 4.0)
+        share.allocator.free(peak)
+        share.allocator.empty_cache()
+        left = usable * utilization - share.held_bytes - mib(1000.0)
+        if left <= 0:
+            raise Refused("cache-blocks")
+        process.phase("pre_allocation")
+        for _ in range(16):
+            share.allocator.malloc(round(left / 16))
+            yield 0.05
+        process.phase("active_inference")
+        left_s = dice.scale(300.0, 1500.0)
+        while left_s > 0:
+            process.busy(dice.between(20.0, 98.0), 50.0)
+            yield min(left_s, 8.0)
+            left_s -= 8.0
 
     return work
