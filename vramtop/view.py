@@ -20,8 +20,8 @@ from vramtop.stats.buckets import Closed
 from vramtop.units import NS_PER_S
 
 SHORT_NS = 5 * NS_PER_S
-SHORT_COUNT = 60
-"""Short buckets reach back five minutes."""
+SHORT_COUNT = 120
+"""Short buckets reach back ten minutes."""
 MINUTE_NS = 60 * NS_PER_S
 MINUTE_COUNT = 40
 ALL, DEVICES, PROCESSES, NOTHING = "all", "devices", "processes", "nothing"

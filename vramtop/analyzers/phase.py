@@ -2,199 +2,163 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+import numpy.typing as npt
 
 from vramtop.analyzers.sweep import SweepAnalyzer
 from vramtop.events import PhaseChanged
 from vramtop.samples import SeriesKey
-from vramtop.stats.envelope import Envelope
+from vramtop.stats.motion import DOWN, REACH, STILL, UP, Motion, judge
 from vramtop.units import MIB, NS_PER_S
-from vramtop.view import Change
+from vramtop.view import NOTHING, SHORT_COUNT, SHORT_NS, Ranges, View
 
-_NEVER = -(1 << 62)
 STABLE, GROWING, SHRINKING, VOLATILE = "stable", "growing", "shrinking", "volatile"
+_PHASES = (STABLE, GROWING, SHRINKING, VOLATILE)
+assert SHORT_COUNT == REACH  # noqa: S101 - what is judged is what is kept
+
+_WORTH_SAYING = 0.25
 
 
 @dataclass(slots=True)
 class _Series:
-    fine: Envelope
-    coarse: Envelope
-    since_ns: int
-    phase: str | None = None
-    candidate: str | None = None
-    candidate_since_ns: int = 0
-    unsettled_since_ns: int | None = None
-    due_ns: int | None = None
-    # When the level last changed, newest last; three changes are the least that is a movement.
-    changed_ns: tuple[int, int, int] = (_NEVER, _NEVER, _NEVER)
+    """What is said of a series, and what is thought of it since."""
+
+    phase: int | None = None
+    said_rate: float = 0.0
+    kind: int = STILL
+    rate: float = 0.0
+    confidence: float = 0.0
+    since_ns: int = 0
+    unsettled_ns: int | None = None
+    # How long each kind was judged since the phase was first doubted.
+    judged_ns: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
 
 
 class PhaseAnalyzer(SweepAnalyzer):
-    """Judges how a level moves, from the range it keeps per bucket of time.
+    """Judges how a level moves, from its range per five seconds (see `vramtop.stats.motion`).
 
-    The newer half of a window is compared with the older half. A level grows if both its upper
-    and its lower edge rise and the rise is spread over several buckets: a single step to a new
-    level is no growth, and a sawtooth around a level has edges that stay. The short window sees
-    fast movement, the long one slow leaks.
+    A judgement that differs from the phase becomes the phase once it has stood for `hold_s`.
+    Judgements that take turns cannot keep an old phase alive: if it was judged to hold for less
+    than a third of six times that long, the one that stood most of the time is taken. The signal `phase` also carries a new rate when it
+    has moved by a quarter; an event is emitted for a new phase only.
 
     Args:
-        bucket_s: Length of a bucket of the short window.
-        buckets: Buckets in the short window; the long one has ten of a minute each.
         floor_bytes: Movement below this is none; several segments of an allocator fit into it.
         hold_s: How long a new phase must stand before it is reported.
     """
 
-    def __init__(
-        self,
-        *,
-        bucket_s: float = 5.0,
-        buckets: int = 12,
-        floor_bytes: int = 16 * MIB,
-        hold_s: float = 10.0,
-    ) -> None:
+    follows: ClassVar[str] = NOTHING
+
+    def __init__(self, *, floor_bytes: int = 16 * MIB, hold_s: float = 10.0) -> None:
         super().__init__()
-        self.bucket_s = bucket_s
-        self.buckets = buckets
         self.floor_bytes = floor_bytes
         self.hold_s = hold_s
         self._series: dict[SeriesKey, _Series] = {}
 
-    def on_change(self, tick: int, change: Change) -> None:
-        """Note the level; phases are judged when a bucket closes."""
+    def on_block(self, view: View) -> None:
+        """Judge every series at every bucket that closed; note where a judgement changed."""
+        for ranges in view.short:
+            closed = ranges.closed
+            if len(closed.last) and len(ranges.keys):
+                self._read(ranges, judge(closed.low, closed.high, floor=self.floor_bytes))
+
+    def _read(self, ranges: Ranges, motion: Motion) -> None:
+        closed = ranges.closed
+        last, ticks = closed.last, closed.tick[closed.last]
+        kind = motion.kind[:, last]
+        known = [self._series.get(key) for key in ranges.keys]
+        before = np.array([-1 if series is None else series.kind for series in known], np.int64)
+        # A new judgement, or one with a rate, which may be a new one.
+        new: npt.NDArray[np.bool_] = np.ones(kind.shape, bool)
+        new[:, 0] = kind[:, 0] != before
+        np.not_equal(kind[:, 1:], kind[:, :-1], out=new[:, 1:])
+        new |= (kind == UP) | (kind == DOWN)
+        new &= closed.high[:, REACH + last] >= 0
+        new &= ticks < ranges.until[:, None]
+        # Before its first bucket a series is judged to be still, and not told.
+        first = new.shape[1] - (closed.high[:, REACH + last] >= 0).sum(axis=1)
+        unknown = np.flatnonzero((before < 0) & (first < new.shape[1]))
+        new[unknown, first[unknown]] = ticks[first[unknown]] < ranges.until[unknown]
+        order = sorted(range(len(ranges.keys)), key=lambda row: ranges.keys[row].sort_key)
+        rank = np.empty(len(order), np.int64)
+        rank[order] = np.arange(len(order))
+        rows, columns = np.nonzero(new)
+        by_tick = np.lexsort((rank[rows], columns))
+        rows, columns = rows[by_tick], columns[by_tick]
+        places = last[columns]
+        for tick, row, what, rate, sure in zip(
+            ticks[columns].tolist(),
+            rows.tolist(),
+            kind[rows, columns].tolist(),
+            motion.rate[rows, places].tolist(),
+            motion.confidence[rows, places].tolist(),
+            strict=True,
+        ):
+            self.found(tick, ranges.keys[row], (what, rate * NS_PER_S / SHORT_NS, sure))
+
+    def on_found(self, tick: int, key: SeriesKey, value: tuple[int, float, float]) -> None:
+        """A judgement that differs from the one before, or has a rate."""
         now = self.now_ns(tick)
-        series = self._series.get(change.key)
+        series = self._series.get(key)
         if series is None:
-            series = self._series[change.key] = _Series(
-                Envelope(width_ns=int(self.bucket_s * NS_PER_S), count=self.buckets),
-                Envelope(width_ns=60 * NS_PER_S, count=10),
-                now,
-            )
-        if not series.fine.lows or change.used != series.fine.level:
-            series.changed_ns = (*series.changed_ns[1:], now)
-        series.fine.put(now, change.used)
-        series.coarse.put(now, change.used)
-        if series.due_ns is None or series.fine.boundary_ns < series.due_ns:
-            # Also while a slow series waits for its next minute: it may have become a fast one.
-            self._judge_at(series.fine.boundary_ns, change.key, series)
+            series = self._series[key] = _Series()
+            series.kind, series.rate, series.confidence = value
+            self._say(tick, key, series, series.kind)
+            return
+        kind, series.rate, series.confidence = value
+        if kind != series.kind:
+            if series.unsettled_ns is None:
+                series.unsettled_ns = now
+                series.judged_ns = [0, 0, 0, 0]
+            else:
+                series.judged_ns[series.kind] += now - series.since_ns
+            series.kind, series.since_ns = kind, now
+            self.wake_at(now + int(self.hold_s * NS_PER_S), key)
+            doubted_ns = now - series.unsettled_ns
+            if doubted_ns >= int(6 * self.hold_s * NS_PER_S):
+                if series.judged_ns[series.phase or STILL] * 3 < doubted_ns:
+                    most = max(range(4), key=lambda which: series.judged_ns[which])
+                    self._settle(tick, key, series, most)
+                series.unsettled_ns = now
+                series.judged_ns = [0, 0, 0, 0]
+        elif kind == series.phase and kind in (UP, DOWN):
+            self._tell(tick, key, series)
 
     def on_gone(self, tick: int, key: SeriesKey) -> None:  # noqa: ARG002
         """Forget the process."""
         self._series.pop(key, None)
 
     def on_wake(self, tick: int, key: SeriesKey) -> None:
-        """A bucket has closed: judge."""
+        """A judgement may have stood long enough."""
         series = self._series.get(key)
-        now = self.now_ns(tick)
-        if series is None or series.due_ns is None or now < series.due_ns:
-            return  # an earlier bucket was asked for since
-        series.due_ns = None
-        series.fine.advance(now)
-        series.coarse.advance(now)
-        fine, coarse = _moving(series, series.fine, now), _moving(series, series.coarse, now)
-        phase, rate = self._judge(series, fine) if fine or coarse else (STABLE, 0.0)
-        self._settle(tick, key, series, phase, rate)
-        if fine or series.candidate is not None:
-            self._judge_at(series.fine.boundary_ns, key, series)
-        elif coarse:
-            self._judge_at(series.coarse.boundary_ns, key, series)
-
-    def _judge_at(self, due_ns: int, key: SeriesKey, series: _Series) -> None:
-        series.due_ns = due_ns
-        self.wake_at(due_ns, key)
-
-    def _judge(self, series: _Series, fine: bool) -> tuple[str, float]:  # noqa: FBT001
-        level = series.fine.highs[-1]
-        floor = max(self.floor_bytes, level // 200)
-        trend = _trend(series.fine, floor) if fine else 0.0
-        if trend == 0.0 or _been_there(series, trend):
-            trend = _trend(series.coarse, floor)
-        if trend != 0.0:
-            return (GROWING if trend > 0 else SHRINKING), trend
-        if not fine:
-            return STABLE, 0.0
-        lows, highs = series.fine.lows[:-1], series.fine.highs[:-1]
-        if _goes_both_ways(lows, highs, floor) and max(highs) - min(lows) > max(
-            4 * floor, level // 50
-        ):
-            return VOLATILE, 0.0
-        return STABLE, 0.0
-
-    def _settle(self, tick: int, key: SeriesKey, series: _Series, phase: str, rate: float) -> None:
-        now = self.now_ns(tick)
-        if phase == series.phase:
-            series.candidate = None
-            series.unsettled_since_ns = None
+        if series is None or series.unsettled_ns is None:
             return
-        if phase != series.candidate:
-            series.candidate, series.candidate_since_ns = phase, now
-        if series.unsettled_since_ns is None:
-            series.unsettled_since_ns = now
-        hold_ns = int(self.hold_s * NS_PER_S)
-        # Candidates that take turns must not keep the old phase alive for ever.
-        starved = now - series.unsettled_since_ns >= 3 * hold_ns
-        if series.phase is None or starved or now - series.candidate_since_ns >= hold_ns:
-            series.phase, series.candidate, series.unsettled_since_ns = phase, None, None
-            age_s = (now - series.since_ns) / NS_PER_S
-            self.emit(
-                PhaseChanged,
-                tick,
-                key,
-                phase=phase,
-                rate_bytes_per_s=rate,
-                confidence=min(1.0, age_s / (self.bucket_s * self.buckets)),
-            )
-            self.publish("phase", tick, key, (phase, rate))
+        if self.now_ns(tick) - series.since_ns >= int(self.hold_s * NS_PER_S):
+            series.unsettled_ns = None
+            self._settle(tick, key, series, series.kind)
 
+    def _settle(self, tick: int, key: SeriesKey, series: _Series, kind: int) -> None:
+        if kind != series.phase:
+            self._say(tick, key, series, kind)
 
-def _goes_both_ways(lows: list[int], highs: list[int], floor: int) -> bool:
-    """Whether the level went up and down, three times at least; a ramp or a step does not."""
-    up = down = 0
-    for (low, high), (next_low, next_high) in pairwise(zip(lows, highs, strict=True)):
-        rises = next_low - low > floor or next_high - high > floor
-        falls = low - next_low > floor or high - next_high > floor
-        if not rises and not falls and next_high - next_low > floor:
-            rises = falls = True  # within the bucket
-        up += rises
-        down += falls
-    return up > 0 and down > 0 and up + down >= 3
+    def _say(self, tick: int, key: SeriesKey, series: _Series, kind: int) -> None:
+        series.phase = kind
+        rate = series.said_rate = series.rate if kind == series.kind else 0.0
+        self.emit(
+            PhaseChanged,
+            tick,
+            key,
+            phase=_PHASES[kind],
+            rate_bytes_per_s=rate,
+            confidence=series.confidence,
+        )
+        self.publish("phase", tick, key, (_PHASES[kind], rate))
 
-
-def _been_there(series: _Series, trend: float) -> bool:
-    """Whether the last minutes, the latest two left out, went as far already."""
-    older = slice(None, -3)
-    if trend > 0:
-        return max(series.fine.highs) <= max(series.coarse.highs[older], default=-1)
-    lows = series.coarse.lows[older]
-    return bool(lows) and min(series.fine.lows) >= min(lows)
-
-
-def _moving(series: _Series, window: Envelope, now: int) -> bool:
-    """Whether the window holds enough changes to be anything but stable."""
-    return series.changed_ns[0] > now - (window.count + 1) * window.width_ns
-
-
-def _trend(window: Envelope, floor: int) -> float:
-    """Bytes per second by which the edges moved between the halves; 0.0 if it is no trend."""
-    lows, highs = window.lows[:-1], window.highs[:-1]
-    half = min(len(lows) // 2, window.count // 2)
-    if half < 2:
-        return 0.0
-    older_low, older_high = min(lows[-2 * half : -half]), max(highs[-2 * half : -half])
-    newer_low, newer_high = min(lows[-half:]), max(highs[-half:])
-    rise = newer_high - older_high
-    lift = newer_low - older_low
-    if rise * lift <= 0:
-        return 0.0
-    drift = (rise + lift) // 2
-    if abs(drift) <= floor:
-        return 0.0
-    edge = highs[-2 * half :] if drift > 0 else lows[-2 * half :]
-    steps = [after - before for before, after in pairwise(edge)]
-    forward = [index for index, step in enumerate(steps) if step * drift > 0]
-    if len(forward) < 3 or forward[-1] < len(steps) - half:
-        return 0.0
-    largest = max(abs(steps[index]) for index in forward)
-    if largest * 4 > 3 * sum(abs(steps[index]) for index in forward):
-        return 0.0  # one step, not growth
-    return drift * NS_PER_S / (half * window.width_ns)
+    def _tell(self, tick: int, key: SeriesKey, series: _Series) -> None:
+        moved = abs(series.rate - series.said_rate)
+        if moved >= _WORTH_SAYING * abs(series.said_rate):
+            series.said_rate = series.rate
+            self.publish("phase", tick, key, (_PHASES[series.kind], series.rate))

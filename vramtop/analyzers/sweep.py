@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 
 from vramtop.events import Event, ordered
 from vramtop.samples import Observation, SeriesKey
-from vramtop.view import ALL, Change, Facts, View
+from vramtop.view import ALL, NOTHING, Change, Facts, View
 
 EventT = TypeVar("EventT", bound=Event)
 
@@ -149,7 +149,8 @@ class SweepAnalyzer:
         return self._view
 
     def _sweep(self, view: View) -> None:
-        changes = view.changes_of(self.follows)
+        deaf = type(self).on_change is SweepAnalyzer.on_change
+        changes = view.changes_of(NOTHING if deaf else self.follows)
         extra = self._extra(view)
         if extra:
             self._mixed(changes, extra)

@@ -1,0 +1,204 @@
+"""How levels move, judged from their range per bucket: still, up, down, or to and fro."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+STILL, UP, DOWN, FRO = range(4)
+REACH = 120
+"""So many buckets are looked back on."""
+
+_SCALES = ((1, 6), (3, 6), (6, 6), (12, 10))
+"""(buckets in a group, groups), the shortest first."""
+_PART = 12
+_SURE = 12
+"""A judgement is as good as it gets once so many buckets have been seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Motion:
+    """Of each series and each judged bucket, shape (series, judged).
+
+    Attributes:
+        kind: `STILL`, `UP`, `DOWN` or `FRO`.
+        rate: Bytes per bucket while it moves one way, else 0.
+        confidence: See `judge`.
+    """
+
+    kind: npt.NDArray[np.int8]
+    rate: FloatArray
+    confidence: FloatArray
+
+
+def judge(low: IntArray, high: IntArray, *, floor: int) -> Motion:
+    """Judge a level at the end of each bucket, from it and the `REACH - 1` before it.
+
+    A level *goes one way* if, on one of four time scales, both its edges do: they are further by
+    more than `floor` at the end of the window than at its beginning, at least half of all
+    movement of the edges was forward, each edge moved on in at least two thirds of the groups of
+    buckets and made no more than half of its way in one, and it has not rested for long: not over
+    the last two groups, nor three times as long as it usually pauses. It goes *to and
+    fro* if it has travelled three times its range or more. While it has done so over the whole
+    reach, one way counts on the shorter scales only where the level has not been before, and
+    where the way is longer than the teeth: the flank of a tooth is no growth.
+
+    Confidence is between 0 and 1: the share of movement that was forward; for to and fro,
+    1 - range / travel; for still, 1 - travel / (3 x range), where a range below that which counts
+    stands for one that just does. All times the share of the first minute that has been seen.
+
+    Args:
+        low: Of each bucket in bytes, shape (series, REACH + judged).
+        high: The same; -1 marks a bucket before the series began.
+        floor: Movement in bytes up to this is none; 4 x floor, and 2 % of the level, is the
+            least that counts as to and fro.
+    """
+    count = low.shape[1] - REACH
+    shape = (len(low), count)
+    kind = np.zeros(shape, np.int8)
+    rate = np.zeros(shape)
+    seen = _in_window(high >= 0, _SURE)[:, 1:]
+    confidence = np.minimum(seen, _SURE) / _SURE
+    if not count:
+        return Motion(kind, rate, confidence)
+    swings = np.maximum(high - low, 0)
+    moved = swings > 0
+    # Three movements are the least that is anything; two, or none of late, are steps.
+    busy = (_in_window(moved, REACH) >= 3) & (_in_window(moved, 3 * _PART) >= 1)
+    rows, columns = np.nonzero(busy[:, 1:])
+    if not len(rows):
+        return Motion(kind, rate, confidence)
+    at = columns + REACH
+    edges = _Edges(low, high, rows, at)
+    travel = np.zeros((len(low), low.shape[1] + 1), np.int64)
+    np.add.accumulate(swings, axis=1, out=travel[:, 1:])
+    travelled = {
+        width: travel[rows, at + 1] - travel[rows, at + 1 - width] for width in (12, 60, REACH)
+    }
+    uppers, lowers = edges.groups(_PART, REACH // _PART)
+    # Highest and lowest of the last 1, 2, 5 and 10 minutes-worth of buckets.
+    top, bottom = (
+        np.maximum.accumulate(uppers[::-1], axis=0),
+        np.minimum.accumulate(lowers[::-1], axis=0),
+    )
+    spread = np.maximum(top - bottom, 0)
+    least = np.maximum(4 * floor, top[0] // 50)
+    restless = travelled[REACH] >= 3 * spread[-1]
+    fro = (spread[0] > least) & (travelled[12] >= 3 * spread[0])
+    fro |= (spread[4] > least) & (travelled[60] >= 3 * spread[4]) & (spread[1] > least)
+    wide = np.maximum(spread[4], least)
+    sure = np.where(
+        fro,
+        1 - spread[4] / np.maximum(travelled[60], 1),
+        1 - np.minimum(travelled[60], 3 * wide) / (3 * wide),
+    )
+    way = np.where(fro, FRO, STILL).astype(np.int8)
+    slope = np.zeros(len(rows))
+    rises = _Steps(high[:, 1:] > high[:, :-1])
+    falls = _Steps(low[:, 1:] < low[:, :-1])
+    older_top = np.maximum.accumulate(uppers, axis=0)
+    older_bottom = np.minimum.accumulate(lowers, axis=0)
+    for width, groups in reversed(_SCALES):
+        before = REACH // _PART - 1 - -(-width * groups // _PART)
+        upper, lower = edges.groups(width, groups)
+        up, down, forward, per_bucket = _one_way(upper, lower, width, floor)
+        if before >= 0:
+            # Teeth larger than the way are seen whole on the longest scale only.
+            drift = np.abs(upper[-1] - upper[0] + lower[-1] - lower[0])
+            clear = ~restless | (drift >= upper[-1] - lower[-1])
+            up &= clear & (~restless | (edges.upper > older_top[before]))
+            down &= clear & (~restless | (edges.lower < older_bottom[before]))
+        up &= rises.goes_on(rows, at, width * groups)
+        down &= falls.goes_on(rows, at, width * groups)
+        either = up | down
+        way[either] = np.where(up, UP, DOWN)[either]
+        slope[either] = per_bucket[either]
+        sure[either] = forward[either]
+    kind[rows, columns] = way
+    rate[rows, columns] = slope
+    confidence[rows, columns] *= np.maximum(sure, 0.0)
+    return Motion(kind, rate, confidence)
+
+
+class _Edges:
+    """Both edges of the level over groups of buckets that end with the judged one."""
+
+    def __init__(self, low: IntArray, high: IntArray, rows: IntArray, at: IntArray) -> None:
+        self._rows, self._at = rows, at
+        by_width = self._by_width = {1: (low, high), 3: _rolled(low, high, 1, 2)}
+        by_width[6] = _rolled(*by_width[3], 3)
+        by_width[12] = _rolled(*by_width[6], 6)
+        self.lower, self.upper = low[rows, at], high[rows, at]
+
+    def groups(self, width: int, count: int) -> tuple[IntArray, IntArray]:
+        """(upper, lower) edges, oldest first, shape (count, judged)."""
+        low, high = self._by_width[width]
+        places = self._at - width * np.arange(count - 1, -1, -1)[:, None]
+        return high[self._rows, places], low[self._rows, places]
+
+
+class _Steps:
+    """The buckets at which an edge moved on, and the pauses between."""
+
+    def __init__(self, moved: npt.NDArray[np.bool_]) -> None:
+        count = moved.shape[1] + 1
+        self._many = np.zeros((len(moved), count), np.int64)
+        np.add.accumulate(moved, axis=1, out=self._many[:, 1:], dtype=np.int64)
+        self._newest = np.zeros((len(moved), count), np.int64)
+        self._newest[:, 1:] = np.where(moved, np.arange(1, count), 0)
+        np.maximum.accumulate(self._newest, axis=1, out=self._newest)
+
+    def goes_on(self, rows: IntArray, at: IntArray, window: int) -> npt.NDArray[np.bool_]:
+        """Whether the present pause is no more than three times the mean one of the window."""
+        pause = at - self._newest[rows, at]
+        many = self._many[rows, at] - self._many[rows, np.maximum(at - window, 0)]
+        goes_on: npt.NDArray[np.bool_] = (pause * many <= 3 * window) | (pause <= 3)
+        return goes_on
+
+
+def _rolled(low: IntArray, high: IntArray, *by: int) -> tuple[IntArray, IntArray]:
+    """Ranges joined with those so many buckets earlier; the first buckets stay as they are."""
+    out_low, out_high = low.copy(), high.copy()
+    for shift in by:
+        np.minimum(out_low[:, shift:], low[:, :-shift], out=out_low[:, shift:])
+        np.maximum(out_high[:, shift:], high[:, :-shift], out=out_high[:, shift:])
+    return out_low, out_high
+
+
+def _one_way(
+    upper: IntArray, lower: IntArray, width: int, floor: int
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], FloatArray, FloatArray]:
+    """(whether up, whether down, share of movement that was forward, bytes per bucket)."""
+    groups = len(upper)
+    steps = np.diff(upper, axis=0), np.diff(lower, axis=0)
+    rise, lift = upper[-1] - upper[0], lower[-1] - lower[0]
+    drift = rise + lift
+    whole = np.abs(steps[0]).sum(axis=0) + np.abs(steps[1]).sum(axis=0)
+    steady = (np.abs(drift) > 2 * floor) & (2 * np.abs(drift) >= whole) & (lower[0] <= upper[0])
+    least = -(-2 * (groups - 1) // 3)
+    found = []
+    for sign, leading in ((1, upper), (-1, lower)):
+        way = steady & (sign * rise > 0) & (sign * lift > 0)
+        way &= sign * (leading[-1] - leading[-3]) > 0
+        for edge in steps:
+            ahead = np.maximum(sign * edge, 0)
+            way &= (ahead > 0).sum(axis=0) >= least
+            way &= 2 * ahead.max(axis=0) <= ahead.sum(axis=0)
+        found.append(way)
+    middle = upper + lower
+    weights = 2 * np.arange(groups) - (groups - 1)
+    moment = (weights[:, None] * middle).sum(axis=0)
+    # Least squares over groups of equal length; `middle` is twice the middle.
+    slope = moment / (int((weights * weights).sum()) * width)
+    return found[0], found[1], np.minimum(np.abs(drift) / np.maximum(whole, 1), 1.0), slope
+
+
+def _in_window(flags: npt.NDArray[np.bool_], width: int) -> IntArray:
+    """How many of the last `width` are set, at bucket REACH - 1 and each one after it."""
+    total = np.zeros((len(flags), flags.shape[1] + 1), np.int64)
+    np.add.accumulate(flags, axis=1, out=total[:, 1:], dtype=np.int64)
+    return total[:, REACH:] - total[:, REACH - width : total.shape[1] - width]
