@@ -2,54 +2,61 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
+from vramtop.analyzers.peak import job_of
+from vramtop.analyzers.pressure import Device, Process, Recent
 from vramtop.analyzers.sweep import SweepAnalyzer
 from vramtop.blocks import NULL
 from vramtop.events import VerdictChanged
-from vramtop.samples import SeriesKey
-from vramtop.units import MIB, NS_PER_S, format_bytes
+from vramtop.samples import PROCESS, Observation, SeriesKey
+from vramtop.units import MIB, NS_PER_S, format_bytes, format_pct
 from vramtop.view import Change
 
 OK, TIGHT, OOM = "OK", "TIGHT", "OOM"
+_RANK = {OK: 0, TIGHT: 1, OOM: 2}
 
 
-@dataclass(slots=True)
-class _Process:
-    used: int
-    peak: int
-    moved_ns: int
-    verdict: str | None = None
-    candidate: str | None = None
-    candidate_ns: int = 0
+class Judgement(NamedTuple):
+    """A verdict, why, and the range of what the process may still ask for."""
 
-
-@dataclass(slots=True)
-class _Device:
-    used: int = 0
-    free: int = NULL
-    total: int = NULL
-    risk: Any = None
-    processes: dict[SeriesKey, _Process] = field(default_factory=dict)
+    verdict: str
+    reason: str
+    low: int
+    high: int
 
 
 class VerdictAnalyzer(SweepAnalyzer):
-    """Compares what a process may ask for again with what its device has left.
+    """Compares what a process may ask for with what its device has left.
 
-    A process may at any time ask again for what it once held: its peak minus what it holds now.
-    If that does not fit into free memory the process is TIGHT before anything grows. It is OOM
-    while the device's risk is critical and this process drives it. A process that has always
-    been flat asks for nothing and is OK.
+    A process may at any time ask again for what it once held: its peak less what it holds now. A
+    process that has always been flat asks for nothing and is OK, however full the device is. It
+    is TIGHT, before anything grows, where there would be no room for
+
+    * its own peak,
+    * another rise beyond its peak, of a size that has come twice in the last half hour,
+    * its peak and those of others that have been reached in the same half hour,
+    * its peak once a newcomer like one that has come before is there too,
+    * the peak of a training whose model's size is known, until its first steps are over.
+
+    It is TIGHT as well while the device is likely to run out and this process drives it, and OOM
+    while that risk is critical. Nothing is multiplied by what a process holds.
 
     Args:
-        margin_share: Less room than this share of the device above the peak is tight.
+        margin_share: Less room than this share of the device above the peak is tight for a
+            process that moves.
         flat_bytes: Movement that still counts as flat.
         flat_s: How long it must have been flat.
+        tight_at: P(out of memory within 900 s) at which whoever drives the device is tight.
+        recent_s: How long ago a peak or a rise still counts as lately.
+        peak_s: How long peaks are remembered, at least.
+        tenant_s: How long ago a newcomer may have come for another one like it to be expected.
+        stage_s: How long a training may take until its first steps are over.
         hold_s: How long a better verdict must stand before it is given.
     """
 
-    inputs = ("risk",)
+    inputs = ("start", "forecast")
+    observes = (PROCESS,)
 
     def __init__(
         self,
@@ -57,116 +64,309 @@ class VerdictAnalyzer(SweepAnalyzer):
         margin_share: float = 0.02,
         flat_bytes: int = 64 * MIB,
         flat_s: float = 60.0,
-        hold_s: float = 10.0,
+        tight_at: float = 0.15,
+        recent_s: float = 1800.0,
+        peak_s: float = 21600.0,
+        tenant_s: float = 14400.0,
+        stage_s: float = 600.0,
+        hold_s: float = 30.0,
     ) -> None:
         super().__init__()
         self.margin_share = margin_share
         self.flat_bytes = flat_bytes
         self.flat_s = flat_s
+        self.tight_at = tight_at
+        self.recent_s = recent_s
+        self.peak_s = peak_s
+        self.tenant_s = tenant_s
+        self.stage_s = stage_s
         self.hold_s = hold_s
-        self._devices: dict[str, _Device] = {}
+        self._devices: dict[str, Device] = {}
+
+    # -- what is seen ----------------------------------------------------------------------
+
+    def on_observation(self, tick: int, seen: Observation) -> None:  # noqa: ARG002
+        """Facts of a process."""
+        if seen.uuid is None or seen.pid is None:
+            return
+        key = SeriesKey(seen.uuid, seen.pid, seen.start_time, seen.life)
+        device = self._devices.setdefault(seen.uuid, Device())
+        job = job_of(seen.name, seen.data)
+        process = device.processes.get(key)
+        if process is None:
+            device.jobs[key] = job
+        else:
+            process.job = job
 
     def on_gone(self, tick: int, key: SeriesKey) -> None:  # noqa: ARG002
         """Forget the process."""
         device = self._devices.get(key.uuid)
         if device is not None:
-            device.processes.pop(key, None)
+            device.forget(key)
 
-    def on_change(self, tick: int, change: Change) -> None:
-        """Note levels and peaks; judge the device's processes."""
-        device = self._devices.setdefault(change.key.uuid, _Device())
-        now = self.now_ns(tick)
-        if change.key.pid is None:
-            device.used, device.free, device.total = change.used, change.free, change.total
-            for key, process in device.processes.items():
+    def on_signal(self, tick: int, name: str, key: SeriesKey, value: Any) -> None:
+        """A process came, or the device's risk was judged."""
+        device = self._devices.setdefault(key.uuid, Device())
+        if name == "start":
+            process = device.processes.get(key)
+            if process is not None and not value:
+                process.moved_ns = self.now_ns(tick)
+                device.arrive(key, process, self.now_ns(tick))
                 self._judge(tick, key, device, process)
             return
-        found = device.processes.get(change.key)
-        if found is None:
-            found = device.processes[change.key] = _Process(change.used, change.used, now)
-            self.wake_at(now + int(self.flat_s * NS_PER_S), change.key)
-        elif abs(change.used - found.used) > self.flat_bytes:
-            found.moved_ns = now
-            self.wake_at(now + int(self.flat_s * NS_PER_S), change.key)
-        found.used = change.used
-        found.peak = max(found.peak, change.used)
-        self._judge(tick, change.key, device, found)
+        # Once it is likely it stays so until it is half as likely.
+        at = self.tight_at / 2 if device.trouble[1] else self.tight_at
+        trouble = (value.level, value.p_oom[2] >= at, value.driver)
+        device.rate, device.p_oom = value.rate, value.p_oom[2]
+        if trouble != device.trouble:
+            device.trouble = trouble
+            self._judge_all(tick, device)
 
-    def on_signal(self, tick: int, name: str, key: SeriesKey, value: Any) -> None:  # noqa: ARG002
-        """The device's risk changed."""
-        device = self._devices.setdefault(key.uuid, _Device())
-        device.risk = value
-        for process_key, process in device.processes.items():
-            self._judge(tick, process_key, device, process)
+    def on_change(self, tick: int, change: Change) -> None:
+        """Note levels and peaks; judge whom it concerns."""
+        key = change.key
+        device = self._devices.get(key.uuid)
+        if device is None:
+            device = self._devices[key.uuid] = Device()
+        now = self.now_ns(tick)
+        if key.pid is None:
+            device.used, device.free, device.total = change.used, change.free, change.total
+            if device.free == NULL and device.total != NULL:
+                device.free = max(0, device.total - max(change.reserved, 0) - device.used)
+            if not device.calm or device.free < device.room:
+                self._judge_all(tick, device)
+            return
+        process = device.processes.get(key)
+        if process is None:
+            process = device.processes[key] = self._process(change.used, now)
+            process.job = device.jobs.pop(key, None)
+            # Next to nothing is held at a start only, whether or not it was seen to begin.
+            process.born = device.total != NULL and change.used * 20 < device.total
+            device.calm = False
+        before = process.top
+        device.follow(key, process, now, change.used, self.flat_bytes)
+        if not device.calm or device.free < device.sum_back or process.top != before:
+            self._judge(tick, key, device, process)
 
     def on_wake(self, tick: int, key: SeriesKey) -> None:
-        """A hold has passed."""
+        """Time has passed: a hold, or what was lately is so no more."""
         device = self._devices.get(key.uuid)
         process = None if device is None else device.processes.get(key)
         if device is not None and process is not None:
+            process.due = False
             self._judge(tick, key, device, process)
 
-    def _judge(self, tick: int, key: SeriesKey, device: _Device, process: _Process) -> None:
-        if device.free == NULL and device.total == NULL:
+    def _process(self, used: int, now: int) -> Process:
+        recent = int(self.recent_s * NS_PER_S)
+        # What is there at the first sight counts as flat until it moves.
+        return Process(
+            used=used, seen_ns=now, level=used, moved_ns=now - int(self.flat_s * NS_PER_S),
+            peaks=Recent(int(self.peak_s * NS_PER_S)), lately=Recent(recent), top=used,
+            rise_from=used, rise_ns=now, risen_ns=now, streak_ns=now,
+        )  # fmt: skip
+
+    # -- what is said ----------------------------------------------------------------------
+
+    def _judge_all(self, tick: int, device: Device) -> None:
+        for key, process in device.processes.items():
+            self._judge(tick, key, device, process)
+        device.calm = device.trouble[0] == "none" and not device.trouble[1] and all(
+            process.verdict == OK and not process.due for process in device.processes.values()
+        )  # fmt: skip
+        if device.calm:
+            device.settle_room(int(max(device.total, 0) * self.margin_share))
+
+    def _judge(self, tick: int, key: SeriesKey, device: Device, process: Process) -> None:
+        if device.free == NULL:
             return  # how much is left is not known, so nothing is said
         now = self.now_ns(tick)
-        free = device.free if device.free != NULL else max(0, device.total - device.used)
-        verdict, need_high = self._verdict(key, device, process, free, now)
-        if verdict == process.verdict:
+        device.sum_back += process.refresh(now)
+        judged = self._judgement(key, device, process, now)
+        if judged.verdict != OK:
+            device.calm = False
+            self._again(process, key, now + 60 * NS_PER_S)
+        if judged.verdict == process.verdict:
             process.candidate = None
             return
-        if process.verdict is not None and _RANK[verdict] < _RANK[process.verdict]:
+        if process.verdict is not None and _RANK[judged.verdict] < _RANK[process.verdict]:
             # Relief must last; trouble is said at once.
-            if process.candidate != verdict:
-                process.candidate, process.candidate_ns = verdict, now
-                self.wake_at(now + int(self.hold_s * NS_PER_S), key)
-            if now - process.candidate_ns < int(self.hold_s * NS_PER_S):
+            hold = int(self.hold_s * NS_PER_S)
+            if process.candidate != judged.verdict:
+                process.candidate, process.candidate_ns = judged.verdict, now
+            if now - process.candidate_ns < hold:
+                self._again(process, key, process.candidate_ns + hold)
                 return
-        process.verdict, process.candidate = verdict, None
-        back = process.peak - process.used
+        process.verdict, process.candidate = judged.verdict, None
         self.emit(
             VerdictChanged,
             tick,
             key,
-            verdict=verdict,
-            reason=self._reason(verdict, key, device, process, free),
-            need_low_bytes=back,
-            need_high_bytes=max(back, need_high),
-            free_bytes=free,
+            verdict=judged.verdict,
+            reason=judged.reason,
+            need_low_bytes=judged.low,
+            need_high_bytes=judged.high,
+            free_bytes=device.free,
         )
-        self.publish("verdict", tick, key, verdict)
+        self.publish("verdict", tick, key, judged.verdict)
 
-    def _verdict(
-        self, key: SeriesKey, device: _Device, process: _Process, free: int, now: int
-    ) -> tuple[str, int]:
-        back = process.peak - process.used
-        risk = device.risk
-        if risk is not None and risk.level != "none" and risk.driver == key:
-            grown = back + round(risk.rate * 900)
-            return (OOM if risk.level == "critical" else TIGHT), grown
-        if back > free:
-            return TIGHT, back
-        flat = now - process.moved_ns >= int(self.flat_s * NS_PER_S) and back <= self.flat_bytes
-        if not flat and device.total != NULL and free - back < device.total * self.margin_share:
-            return TIGHT, back
-        return OK, back
+    def _again(self, process: Process, key: SeriesKey, due_ns: int) -> None:
+        if not process.due:
+            process.due = True
+            self.wake_at(due_ns, key)
 
-    def _reason(
-        self, verdict: str, key: SeriesKey, device: _Device, process: _Process, free: int
-    ) -> str:
-        back = process.peak - process.used
-        if verdict == OK:
-            if back == 0:
-                return f"at its peak of {format_bytes(process.peak)} with {format_bytes(free)} free"
-            return f"its peak of {format_bytes(process.peak)} fits: {format_bytes(back)} more of {format_bytes(free)} free"
-        if device.risk is not None and device.risk.driver == key and device.risk.level != "none":
-            return "it drives the device towards its limit"
-        if back > free:
-            return (
-                f"its peak of {format_bytes(process.peak)} would no longer fit: "
-                f"{format_bytes(back)} more, {format_bytes(free)} free"
+    # -- the rules -------------------------------------------------------------------------
+
+    def _judgement(self, key: SeriesKey, device: Device, process: Process, now: int) -> Judgement:
+        return (
+            self._driven(key, device, process, now)
+            or self._own_peak(device, process)
+            or self._rising(device, process, now)
+            or self._together(key, device, process, now)
+            or self._newcomers(key, device, process, now)
+            or self._first_steps(device, process, now)
+            or self._fits(device, process)
+        )
+
+    def _driven(
+        self, key: SeriesKey, device: Device, process: Process, now: int
+    ) -> Judgement | None:
+        level, likely, driver = device.trouble
+        # Below a warning only a process that does grow is concerned.
+        if level == "none" and not (likely and process.grows(now)):
+            return None
+        if driver != key and not (driver is None and process.grows(now)):
+            return None
+        high = max(process.back, round(max(device.rate, 0.0) * 900))
+        odds = format_pct(device.p_oom)
+        reason = f"it drives the device towards its limit: P(out of memory within 15 min) {odds}"
+        if driver is None:
+            reason = f"the device goes towards its limit: P(out of memory within 15 min) {odds}"
+        verdict = OOM if level == "critical" and driver == key else TIGHT
+        return Judgement(verdict, reason, process.back, high)
+
+    def _own_peak(self, device: Device, process: Process) -> Judgement | None:
+        if process.back <= device.free:
+            return None
+        peak = process.used + process.back
+        return Judgement(
+            TIGHT,
+            f"its peak of {format_bytes(peak)} would no longer fit: "
+            f"{format_bytes(process.back)} more, {format_bytes(device.free)} free",
+            process.back,
+            process.back,
+        )
+
+    def _rising(self, device: Device, process: Process, now: int) -> Judgement | None:
+        room = device.free - process.back
+        rise = process.rise(now - int(self.recent_s * NS_PER_S))
+        if rise > self.flat_bytes and rise > room:
+            return Judgement(
+                TIGHT,
+                f"another rise of {format_bytes(rise)}, as there have been of late, would not "
+                f"fit: {format_bytes(room)} are left above its peak",
+                process.back,
+                process.back + rise,
             )
-        return f"only {format_bytes(free - back)} above its peak of {format_bytes(process.peak)}"
+        moving = now - process.moved_ns < int(self.flat_s * NS_PER_S)
+        takes_all = process.job is not None and process.job.preallocates
+        if moving and not takes_all and room < int(device.total * self.margin_share):
+            peak = format_bytes(process.used + process.back)
+            return Judgement(
+                TIGHT,
+                f"only {format_bytes(room)} are left above its peak of {peak}, and it moves",
+                process.back,
+                process.back + self.flat_bytes,
+            )
+        return None
 
+    def _together(
+        self, key: SeriesKey, device: Device, process: Process, now: int
+    ) -> Judgement | None:
+        """Peaks of several processes, each reached lately, may come together by chance."""
+        if device.sum_back <= device.free or process.back <= self.flat_bytes:
+            return None
+        total, others, own = 0, 0, 0
+        for one, other in device.processes.items():
+            lately = min(max(other.lately.top(now), other.used) - other.used, other.back)
+            if lately <= self.flat_bytes:
+                continue
+            total += lately
+            if one == key:
+                own = lately
+            else:
+                others += 1
+        if not own or not others or total <= device.free:
+            return None
+        return Judgement(
+            TIGHT,
+            f"its peak and those of {others} other{'s' * (others > 1)} have all been reached of "
+            f"late and would not fit together: {format_bytes(total)} more, "
+            f"{format_bytes(device.free)} free",
+            process.back,
+            total,
+        )
 
-_RANK = {OK: 0, TIGHT: 1, OOM: 2}
+    def _newcomers(
+        self, key: SeriesKey, device: Device, process: Process, now: int
+    ) -> Judgement | None:
+        """One more tenant like the last: who would fail then?"""
+        if not device.tenants:
+            return None
+        size = device.tenant_bytes(key, now - int(self.tenant_s * NS_PER_S))
+        if size <= self.flat_bytes:
+            return None
+        lately = max(process.lately.top(now), process.used) - process.used
+        if size <= device.free < process.back + size and lately > self.flat_bytes:
+            # It would fit, and this one's next peak would not any more.
+            return Judgement(
+                TIGHT,
+                f"with one more newcomer of {format_bytes(size)}, as has come before, its peak "
+                f"would not fit: {format_bytes(process.back)} more of {format_bytes(device.free)}",
+                process.back,
+                process.back + size,
+            )
+        moving = now - process.moved_ns < int(self.flat_s * NS_PER_S)
+        fresh = process.newcomer and now - process.seen_ns < int(self.stage_s * NS_PER_S)
+        if fresh and moving and size - process.used > device.free:
+            return Judgement(
+                TIGHT,
+                f"a newcomer before it took {format_bytes(size)}; this one holds "
+                f"{format_bytes(process.used)} and {format_bytes(device.free)} are free",
+                process.back,
+                max(process.back, size - process.used),
+            )
+        return None
+
+    def _first_steps(self, device: Device, process: Process, now: int) -> Judgement | None:
+        """The weights are there, the first optimizer step has not come."""
+        job = process.job
+        if job is None or not process.born or now - process.seen_ns >= int(self.stage_s * NS_PER_S):
+            return None
+        peak = job.peak()
+        if peak is None or job.weights is None or process.used * 5 < job.weights[0] * 4:
+            return None
+        flat = now - process.moved_ns >= int(self.flat_s * NS_PER_S)
+        if flat and process.used >= peak[0]:
+            return None  # the plateau stands
+        low, high = max(0, peak[0] - process.used), max(0, peak[1] - process.used)
+        if (low + high) // 2 <= device.free:
+            return None
+        return Judgement(
+            TIGHT,
+            f"training ({job.method}) a model of {format_bytes(job.weights[0])} may need "
+            f"{format_bytes(low)} to {format_bytes(high)} more at its first steps, "
+            f"{format_bytes(device.free)} are free",
+            max(process.back, low),
+            max(process.back, high),
+        )
+
+    def _fits(self, device: Device, process: Process) -> Judgement:
+        free, back = format_bytes(device.free), process.back
+        peak = format_bytes(process.used + back)
+        if process.job is not None and process.job.preallocates:
+            reason = f"its pool stands at {peak} with {free} free beside it; what is free within it is not known"
+        elif back == 0:
+            reason = f"at its peak of {peak} with {free} free"
+        else:
+            reason = f"its peak of {peak} fits: {format_bytes(back)} more of {free} free"
+        return Judgement(OK, reason, back, back)

@@ -1,0 +1,211 @@
+"""What verdicts know of processes and devices: peaks, rises, newcomers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from vramtop.analyzers.peak import Job
+from vramtop.blocks import NULL
+from vramtop.samples import SeriesKey
+from vramtop.units import NS_PER_S
+
+NEVER_NS = -(1 << 62)
+START_NS = 300 * NS_PER_S
+"""Growth in the first minutes of a process is its start, not a rise that may come again."""
+START_PEAK_NS = 1800 * NS_PER_S
+"""For so long after its start a process may be expected to reach its first peak again."""
+RISE_REST_NS = 10 * NS_PER_S
+RISE_NS = 60 * NS_PER_S
+STREAK_NS = 180 * NS_PER_S
+"""Rises with less rest than this between them are one growth."""
+"""A rise lasts a minute at most; ten seconds of rest end it."""
+MAX_RISES = 16
+MAX_TENANTS = 16
+
+
+@dataclass(slots=True)
+class Recent:
+    """The highest value of the last one to two windows of time."""
+
+    window_ns: int
+    start_ns: int = NEVER_NS
+    high: int = 0
+    before: int = 0
+
+    def add(self, now: int, value: int) -> None:
+        """`value` was so at `now`."""
+        self.top(now)
+        self.high = max(self.high, value)
+
+    def top(self, now: int) -> int:
+        """The highest, as of `now`."""
+        past = now - self.start_ns
+        if past >= self.window_ns:
+            self.before = self.high if past < 2 * self.window_ns else 0
+            self.high, self.start_ns = 0, now
+        return max(self.high, self.before)
+
+
+@dataclass(slots=True)
+class Process:
+    """One process on one device.
+
+    Attributes:
+        used: Bytes held.
+        seen_ns: When it was first seen.
+        newcomer: It came during the recording, to a device that others held.
+        born: It came during the recording, or held next to nothing when it was first seen.
+        level, moved_ns: Where it stood when it last moved by more than counts as flat, and when.
+        start_peak: The most it held in its first minutes, if it came during the recording.
+        peaks, lately: Highest levels of the last hours and of the last half hour.
+        rises: (start, size) of the last rises beyond everything before.
+        top: The most it ever held; `rise_from`, `rise_ns`, `risen_ns` tell of the present rise,
+            `streak_ns` when the present growth began.
+        back: What it may ask for again: its peak less what it holds.
+    """
+
+    used: int
+    seen_ns: int
+    level: int
+    moved_ns: int
+    peaks: Recent
+    lately: Recent
+    top: int
+    rise_from: int
+    rise_ns: int
+    risen_ns: int
+    streak_ns: int
+    rises: list[tuple[int, int]] = field(default_factory=list)
+    newcomer: bool = False
+    born: bool = False
+    start_peak: int = 0
+    back: int = 0
+    job: Job | None = None
+    verdict: str | None = None
+    candidate: str | None = None
+    candidate_ns: int = 0
+    due: bool = False
+
+    def follow(self, now: int, used: int, flat_bytes: int) -> None:
+        """It holds `used` bytes from `now` on."""
+        if abs(used - self.level) > flat_bytes:
+            self.level, self.moved_ns = used, now
+        starting = self.born and now - self.seen_ns < START_NS
+        if starting:
+            self.start_peak = max(self.start_peak, used)
+        else:
+            # The level held until now counts as seen just now.
+            self.peaks.add(now, max(self.used, used))
+        self.lately.add(now, max(self.used, used))
+        if used > self.top:
+            if now - self.risen_ns > RISE_REST_NS or now - self.rise_ns > RISE_NS:
+                self.rise_from, self.rise_ns = self.top, now
+            if now - self.risen_ns > STREAK_NS or starting:
+                self.streak_ns = now
+            self.top, self.risen_ns = used, now
+            if not starting and used - self.rise_from > flat_bytes:
+                self._rise(used - self.rise_from)
+        self.used = used
+        self.refresh(now)
+
+    def _rise(self, size: int) -> None:
+        if self.rises and self.rises[-1][0] == self.rise_ns:
+            self.rises[-1] = (self.rise_ns, size)
+        else:
+            self.rises = [*self.rises, (self.rise_ns, size)][-MAX_RISES:]
+
+    def rise(self, since_ns: int) -> int:
+        """The size that rises have reached twice since then; one alone was a spike or a step."""
+        sizes = sorted(size for when, size in self.rises if when >= since_ns)
+        return sizes[-2] if len(sizes) > 1 else 0
+
+    def grows(self, now: int) -> bool:
+        """Whether it has been reaching new highs for a minute, and still does."""
+        return self.risen_ns - self.streak_ns >= RISE_NS and now - self.risen_ns <= STREAK_NS
+
+    def peak(self, now: int) -> int:
+        """The most it may be expected to reach again, as it has before."""
+        peak = max(self.peaks.top(now), self.used)
+        if now - self.seen_ns < START_PEAK_NS:
+            peak = max(peak, self.start_peak)
+        return peak
+
+    def refresh(self, now: int) -> int:
+        """Work out `back` again: peaks are forgotten in time. Returns by how much it changed."""
+        before, self.back = self.back, self.peak(now) - self.used
+        return self.back - before
+
+
+@dataclass(slots=True)
+class Tenant:
+    """A process that came to a device which others held."""
+
+    key: SeriesKey
+    came_ns: int
+    peak: int
+
+
+@dataclass(slots=True)
+class Device:
+    """One device.
+
+    Attributes:
+        used, free, total: Bytes; `free` also where only the total is known.
+        sum_back: What all processes may ask for again, together.
+        trouble: (level, whether running out is likely, who drives it, rate) from the risk.
+        tenants: Those who came, the last ones.
+        calm: All verdicts are OK and none waits; then nobody need be judged while `free` is not
+            below `room`.
+    """
+
+    used: int = 0
+    free: int = NULL
+    total: int = NULL
+    sum_back: int = 0
+    trouble: tuple[str, bool, SeriesKey | None] = ("none", False, None)
+    rate: float = 0.0
+    p_oom: float = 0.0
+    processes: dict[SeriesKey, Process] = field(default_factory=dict)
+    tenants: list[Tenant] = field(default_factory=list)
+    jobs: dict[SeriesKey, Job] = field(default_factory=dict)
+    calm: bool = False
+    room: int = 0
+
+    def follow(self, key: SeriesKey, process: Process, now: int, used: int, flat: int) -> None:
+        """A process holds `used` bytes from `now` on."""
+        before = process.back
+        process.follow(now, used, flat)
+        self.sum_back += process.back - before
+        if process.newcomer:
+            for tenant in self.tenants:
+                if tenant.key == key and used > tenant.peak:
+                    tenant.peak = used
+
+    def forget(self, key: SeriesKey) -> None:
+        """A process has gone."""
+        process = self.processes.pop(key, None)
+        self.jobs.pop(key, None)
+        if process is not None:
+            self.sum_back -= process.back
+
+    def arrive(self, key: SeriesKey, process: Process, now: int) -> None:
+        """A process has come during the recording."""
+        process.born = True
+        process.start_peak = process.used
+        others = sum(other.used for one, other in self.processes.items() if one != key)
+        if self.total != NULL and others * 20 >= self.total:
+            process.newcomer = True
+            self.tenants = [*self.tenants, Tenant(key, now, process.used)][-MAX_TENANTS:]
+
+    def tenant_bytes(self, key: SeriesKey, since_ns: int) -> int:
+        """The peak of the largest newcomer since then, but for one of this key."""
+        return max(
+            (one.peak for one in self.tenants if one.came_ns >= since_ns and one.key != key),
+            default=0,
+        )
+
+    def settle_room(self, margin: int) -> None:
+        """Work out above which free memory no rule can speak."""
+        rise = max((process.rise(NEVER_NS) for process in self.processes.values()), default=0)
+        tenant = max((one.peak for one in self.tenants), default=0)
+        self.room = self.sum_back + rise + tenant + margin
