@@ -154,7 +154,9 @@ def test_segments_cover_a_series_without_gap_or_overlap():
     assert found[0].start == 20.0
     assert found[-1].end == 1500.0
     assert all(one.end == two.start for one, two in itertools.pairwise(found))
-    assert [round(e.mean_bytes / GIB) for e in found] == [2, 5, 3, 9, 2, 5, 3, 9]
+    # A jump between two rests has some seconds to its own name.
+    rests = [e for e in found if e.end - e.start > 10]
+    assert [round(e.mean_bytes / GIB) for e in rests] == [2, 5, 3, 9, 2, 5, 3, 9]
 
 
 def test_a_peak_that_would_not_fit_again_is_tight():

@@ -1,241 +1,339 @@
-"""Where the level of a series changed, and the segments between."""
+"""Where the level of a series changed, the segments between, and what they are called."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from bisect import bisect_left
+from itertools import accumulate
+from typing import Any
 
+import numpy as np
+
+from vramtop.analyzers.labels import Segmented, Story
+from vramtop.analyzers.segments import Edge, Partition, piece_between
 from vramtop.analyzers.sweep import SweepAnalyzer
-from vramtop.blocks import NULL
+from vramtop.blocks import NULL, Block
 from vramtop.events import Changepoint, Segment
-from vramtop.samples import SeriesKey
-from vramtop.stats.fpop import Fpop, Node
+from vramtop.labels import LABELS
+from vramtop.samples import PROCESS, Observation, SeriesKey
+from vramtop.stats.constline import Moments, Stop
 from vramtop.units import MIB, NS_PER_S, US_PER_S
-from vramtop.view import Change
+from vramtop.view import Change, View
 
 OPEN_AGES_S = (5, 60, 600)
 """Ages of an unchanged level at which it is looked at without waiting for it to end."""
 
-SETTLE_EVERY = 8
-"""A restless series is searched for final changepoints at every so many changes."""
+MAX_ANNOUNCED = 64
+"""So many tentative changepoints of a series are remembered, lest one be said twice."""
 
 
-@dataclass(slots=True)
+START_TICKS_NS = 10_000_000
+"""A process's start time counts hundredths of a second on the boot-time clock."""
+
+
 class _Series:
-    fpop: Fpop
-    value: int
-    since_ns: int
-    final: Node
-    born_us: int
-    age: int = 0
-    due_ns: int | None = None
-    announced: dict[int, str] = field(default_factory=dict)
+    """One series under way."""
 
+    __slots__ = (
+        "age", "announced", "boundary", "changes", "due_ns", "partition", "story", "travel",
+    )  # fmt: skip
 
-@dataclass(slots=True)
-class _Start:
-    """What stood at the first run after a possible changepoint."""
-
-    t_us: int
-    ns: int
-    value: int
-    before: int
+    def __init__(self, edge: Edge, partition: Partition, story: Story) -> None:
+        self.partition = partition
+        self.story = story
+        self.boundary = (edge, Moments())
+        self.travel = 0
+        self.changes = 0
+        self.age = 0
+        self.due_ns: int | None = None
+        self.announced: dict[int, str] = {}
 
 
 class ChangepointAnalyzer(SweepAnalyzer):
-    """Exact least-squares segmentation of every series, kept up to date as levels change.
+    """Levels, lines and restless stretches of every series, kept up to date as levels change.
 
-    A changepoint is tentative while later data may still move it and confirmed once no later
-    data can. A segment is reported when both its ends are confirmed.
+    An exact least-squares segmentation of the levels gives boundaries; over these, a second,
+    approximate one decides where a level, a line or a restless stretch explains more, so that a
+    ramp is one segment. A changepoint is tentative while later data may still move it and
+    confirmed once no later data can. A segment is reported, with its label, when both its ends
+    are confirmed, and never changes afterwards.
 
     Args:
         ignore_bytes, ignore_s: A change smaller than this for shorter than this is not worth a
             changepoint. Together they are the penalty: a bump of X bytes for Y seconds saves
             X * X * Y of squared error and costs two changepoints.
+        noise_factor: A series that wobbles has a larger penalty: this many times the squared
+            height of a typical excursion times its length. 30 is above twice the logarithm of a
+            million samples, so pure noise gives no changepoint.
+        line_ratio: What a line costs more than a level, in penalties.
+        restless_ratio, restless_s: A stretch is restless if changes come more often than every
+            `restless_s` and there are more than about `restless_ratio` of them.
+        max_candidates: So many possible starts of the open segment are kept.
     """
 
-    def __init__(self, *, ignore_bytes: int = 64 * MIB, ignore_s: float = 10.0) -> None:
+    observes = (PROCESS,)
+
+    def __init__(
+        self,
+        *,
+        ignore_bytes: int = 64 * MIB,
+        ignore_s: float = 10.0,
+        noise_factor: float = 30.0,
+        line_ratio: float = 0.5,
+        restless_ratio: float = 4.0,
+        restless_s: float = 30.0,
+        max_candidates: int = 16,
+    ) -> None:
         super().__init__()
         self.ignore_bytes = ignore_bytes
         self.ignore_s = ignore_s
+        self.noise_factor = noise_factor
+        self.line_ratio = line_ratio
+        self.restless_ratio = restless_ratio
+        self.restless_s = restless_s
+        self.max_candidates = max_candidates
         self._series: dict[SeriesKey, _Series] = {}
         self._totals: dict[str, int] = {}
-        self._now_us = 0
+        self._frameworks: dict[SeriesKey, str] = {}
+        self._util = _Utilisation()
         self._end: tuple[int, int] = (0, 0)
+
+    # -- what happens ----------------------------------------------------------------------
+
+    def on_block(self, view: View) -> None:
+        """Note utilisation, and the last tick, where the open segments end if the stream does."""
+        block = view.block
+        self._util.read(block)
+        if len(block):
+            self._end = (int(block.mono_ns[-1]), int(block.t_us[-1]))
+
+    def on_observation(self, tick: int, seen: Observation) -> None:  # noqa: ARG002
+        """Note what a process is built with."""
+        framework = None if seen.data is None else seen.data.get("framework")
+        if isinstance(framework, str) and seen.uuid is not None and seen.pid is not None:
+            key = SeriesKey(seen.uuid, seen.pid, seen.start_time, seen.life)
+            self._frameworks[key] = framework
+            if key in self._series:
+                self._series[key].story.framework = framework
 
     def on_change(self, tick: int, change: Change) -> None:
         """Close the run that ends here and open the next."""
-        if change.key.pid is None and change.total != NULL:
-            self._totals[change.key.uuid] = change.total
-        now = self.now_ns(tick)
-        t_us = self._wall(tick)
-        series = self._series.get(change.key)
+        key = change.key
+        series = self._series.get(key)
         if series is None:
-            size = self.ignore_bytes / MIB
-            fpop = Fpop(penalty=size * size * self.ignore_s / 2)
-            fpop.newest.tag = _Start(t_us, now, change.used, change.used)
-            series = _Series(fpop, change.used, now, fpop.newest, t_us)
-            self._series[change.key] = series
-        elif change.used == series.value:
-            return  # another column of the device changed
+            if key.pid is None and change.total != NULL:
+                self._totals[key.uuid] = change.total
+            series = self._series[key] = self._born(tick, change)
         else:
-            self._close_run(series, now)
-            series.fpop.newest.tag = _Start(t_us, now, change.used, series.value)
-            if series.fpop.newest.index % SETTLE_EVERY == 0:
-                self._advance(tick, change.key, series)
-            series.value, series.since_ns = change.used, now
+            before = series.partition.value
+            if change.used == before:
+                return  # another column of the device changed
+            series.travel += abs(change.used - before)
+            series.changes += 1
+            if series.partition.move(self._edge(tick, key, series, before, change.used)):
+                self._report(tick, key, series, series.partition.settle())
         series.age = 0
-        due_ns = series.since_ns + OPEN_AGES_S[0] * NS_PER_S
+        due_ns = self._mono[tick] + OPEN_AGES_S[0] * NS_PER_S
         if series.due_ns is None or due_ns < series.due_ns:
             # Also while an old level waits for its next age: that may be ten minutes away.
-            self._look_at(due_ns, change.key, series)
+            self._look_at(due_ns, key, series)
 
     def on_gone(self, tick: int, key: SeriesKey) -> None:
         """The series has ended: everything is final."""
         series = self._series.pop(key, None)
+        self._frameworks.pop(key, None)
         if series is not None:
-            self._finish(series, key, self.now_ns(tick), self._wall(tick), tick)
+            value = series.partition.value
+            self._finish(tick, key, series, self._edge(tick, key, series, value, value))
 
     def on_finish(self) -> None:
         """The stream has ended: everything is final."""
+        ns, t_us = self._end
         for key in sorted(self._series, key=lambda key: key.sort_key):
-            self._finish(self._series[key], key, *self._end, None)
+            series = self._series[key]
+            value = series.partition.value
+            util = self._util.last(key.uuid)
+            edge = Edge(ns, t_us, value, value, series.travel, series.changes, *util)
+            self._finish(None, key, series, edge)
         self._series.clear()
 
     def on_wake(self, tick: int, key: SeriesKey) -> None:
         """A level has held for a while: does it amount to a changepoint already?"""
         series = self._series.get(key)
-        now = self.now_ns(tick)
+        now = self._mono[tick]
         if series is None or series.due_ns is None or now < series.due_ns:
             return  # asked for by a level that has ended since
         series.due_ns = None
-        held = now - series.since_ns
-        while series.age < len(OPEN_AGES_S) and OPEN_AGES_S[series.age] * NS_PER_S <= held:
-            series.age += 1
+        partition = series.partition
+        held = now - partition.since_ns
         if held >= OPEN_AGES_S[0] * NS_PER_S:
-            node, final = series.fpop.last_changepoint(series.value / MIB, held / NS_PER_S)
-            if node.index > series.final.index:
-                self._announce(tick, key, series, node, "confirmed" if final else "tentative")
-            if held >= 60 * NS_PER_S:
-                self._advance(tick, key, series)
+            while series.age < len(OPEN_AGES_S) and OPEN_AGES_S[series.age] * NS_PER_S <= held:
+                series.age += 1
+            self._judge_held(tick, key, series)
         if series.age < len(OPEN_AGES_S):
-            self._look_at(series.since_ns + OPEN_AGES_S[series.age] * NS_PER_S, key, series)
+            self._look_at(partition.since_ns + OPEN_AGES_S[series.age] * NS_PER_S, key, series)
+
+    # -- the partition ---------------------------------------------------------------------
+
+    def _born(self, tick: int, change: Change) -> _Series:
+        key = change.key
+        edge = Edge(
+            self._mono[tick], int(self._present.block.t_us[tick]), change.used, change.used,
+            0, 0, *self._util.at(key.uuid, tick),
+        )  # fmt: skip
+        size = self.ignore_bytes / MIB
+        partition = Partition(
+            edge,
+            penalty=size * size * self.ignore_s / 2,
+            noise_factor=self.noise_factor,
+            noise_below_s=self.ignore_s,
+            line_ratio=self.line_ratio,
+            restless_ratio=self.restless_ratio,
+            restless_s=self.restless_s,
+            max_candidates=self.max_candidates,
+        )
+        story = Story(
+            born_ns=_start_ns(key, edge.ns),
+            total=self._totals.get(key.uuid),
+            framework=self._frameworks.get(key),
+            device=key.pid is None,
+        )
+        return _Series(edge, partition, story)
+
+    def _edge(self, tick: int, key: SeriesKey, series: _Series, before: int, after: int) -> Edge:
+        return Edge(
+            self._mono[tick], int(self._present.block.t_us[tick]), before, after,
+            series.travel, series.changes, *self._util.at(key.uuid, tick),
+        )  # fmt: skip
+
+    def _judge_held(self, tick: int, key: SeriesKey, series: _Series) -> None:
+        partition = series.partition
+        if partition.open or series.age == 1:
+            value = partition.value
+            partition.hold(self._edge(tick, key, series, value, value))
+            self._report(tick, key, series, partition.settle())
+            path, sure = partition.present()
+            if len(path) > 1:
+                self._announce(tick, key, series, path[-2].tag, "tentative")
+                if sure:
+                    self._report(tick, key, series, partition.constline.conclude(path))
+        self._say(tick, key, series, series.story.waited(self._mono[tick]))
 
     def _look_at(self, due_ns: int, key: SeriesKey, series: _Series) -> None:
         series.due_ns = due_ns
         self.wake_at(due_ns, key)
 
-    # -- the partition ---------------------------------------------------------------------
+    def _finish(self, tick: int | None, key: SeriesKey, series: _Series, edge: Edge) -> None:
+        self._report(tick, key, series, series.partition.finish(edge))
+        self._say(tick, key, series, series.story.finish())
 
-    def _wall(self, tick: int) -> int:
-        return int(self._present.block.t_us[tick])
+    # -- what is said ----------------------------------------------------------------------
 
-    def on_block(self, view: object) -> None:  # noqa: ARG002
-        """Note the last tick, where the open segments end if the stream does."""
-        block = self._present.block
-        if len(block):
-            self._end = (int(block.mono_ns[-1]), int(block.t_us[-1]))
+    def _report(self, tick: int | None, key: SeriesKey, series: _Series, stops: list[Stop]) -> None:
+        """Take the stretches up to these final boundaries into the story."""
+        for stop in stops:
+            start, first = series.boundary
+            piece = piece_between(start, stop.tag, first, stop.moments, stop.model)
+            series.boundary = (stop.tag, stop.moments)
+            self._say(tick, key, series, series.story.add(piece))
 
-    def _close_run(self, series: _Series, now: int) -> None:
-        series.fpop.push(series.value / MIB, (now - series.since_ns) / NS_PER_S)
-
-    def _advance(self, tick: int, key: SeriesKey, series: _Series) -> None:
-        """Report what has become final."""
-        self._report(tick, key, series, series.fpop.settled(series.final))
-
-    def _report(self, tick: int | None, key: SeriesKey, series: _Series, settled: Node) -> None:
-        """Say the changepoints and segments up to `settled`; they are final."""
-        if settled.index <= series.final.index:
-            return
-        chain: list[Node] = []
-        node: Node | None = settled
-        while node is not None and node.index > series.final.index:
-            chain.append(node)
-            node = node.parent
-        before = series.final
-        for node in reversed(chain):
-            self._announce(tick, key, series, node, "confirmed")
-            self._segment(tick, key, series, before, node)
-            before = node
-        settled.parent = None  # what lies before is final and need not be kept
-        series.final = settled
-        series.announced = {
-            index: state for index, state in series.announced.items() if index > settled.index
-        }
+    def _say(
+        self, tick: int | None, key: SeriesKey, series: _Series, found: list[Segmented]
+    ) -> None:
+        for segment in found:
+            start, end = segment.start, segment.end
+            if start.before != start.after:
+                self._announce(tick, key, series, start, "confirmed")
+            self._emit(
+                Segment, tick, key,
+                start=start.t_us / US_PER_S,
+                end=end.t_us / US_PER_S,
+                label=LABELS[segment.label].name,
+                label_id=segment.label,
+                mean_bytes=segment.level,
+                delta_bytes=segment.delta,
+                slope_bytes_per_s=segment.slope,
+            )  # fmt: skip
 
     def _announce(
-        self, tick: int | None, key: SeriesKey, series: _Series, node: Node, state: str
+        self, tick: int | None, key: SeriesKey, series: _Series, edge: Edge, state: str
     ) -> None:
-        known = series.announced.get(node.index)
-        if known in {state, "confirmed"} or not isinstance(node.tag, _Start):
+        known = series.announced.get(edge.ns)
+        if known in {state, "confirmed"}:
             return
-        series.announced[node.index] = state
-        start = node.tag
-        fields = {
-            "at": start.t_us / US_PER_S,
-            "before_bytes": start.before,
-            "after_bytes": start.value,
-            "state": state,
-        }
-        if tick is None:
-            self.emit_last(Changepoint, key, **fields)
-        else:
-            self.emit(Changepoint, tick, key, **fields)
+        series.announced[edge.ns] = state
+        if len(series.announced) > MAX_ANNOUNCED:
+            del series.announced[min(series.announced)]
+        self._emit(
+            Changepoint, tick, key,
+            at=edge.t_us / US_PER_S, before_bytes=edge.before, after_bytes=edge.after, state=state,
+        )  # fmt: skip
 
-    def _segment(
-        self, tick: int | None, key: SeriesKey, series: _Series, before: Node, after: Node
-    ) -> None:
-        if isinstance(before.tag, _Start) and isinstance(after.tag, _Start):
-            end = after.tag
-            self._say_segment(
-                tick, key, series, before.tag, end.ns, end.t_us, end.before, after.mean
+    def _emit(self, event: Any, tick: int | None, key: SeriesKey, **fields: Any) -> None:
+        if tick is None:
+            self.emit_last(event, key, **fields)
+        else:
+            self.emit(event, tick, key, **fields)
+
+
+class _Utilisation:
+    """Sum and number of each device's readings of utilisation, as of any tick of the block."""
+
+    def __init__(self) -> None:
+        self._ended: dict[str, tuple[int, int]] = {}
+        self._began: dict[str, tuple[int, int]] = {}
+        self._block: Block | None = None
+        self._rows: dict[str, int] = {}
+        self._known: dict[str, tuple[list[int], list[int], list[int]]] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The totals; the block is no part of the state."""
+        return {**self.__dict__, "_block": None, "_rows": {}, "_known": {}}
+
+    def read(self, block: Block) -> None:
+        """Go on to the next block."""
+        self._began = dict(self._ended)
+        self._block = block
+        self._known = {}
+        self._rows = {}
+        column = block.device["gpu_util_pct"]
+        offsets = block.offsets.tolist()
+        for index in range(block.n_devices):
+            uuid = block.keys[index].uuid
+            self._rows[uuid] = index
+            readings = column[offsets[index] : offsets[index + 1]]
+            there = readings != NULL
+            total, count = self._ended.get(uuid, (0, 0))
+            self._ended[uuid] = (
+                total + int(readings[there].sum()), count + int(np.count_nonzero(there))
+            )  # fmt: skip
+
+    def last(self, uuid: str) -> tuple[int, int]:
+        """As of the end of the last block."""
+        return self._ended.get(uuid, (0, 0))
+
+    def at(self, uuid: str, tick: int) -> tuple[int, int]:
+        """As of a tick, its own reading not yet counted."""
+        known = self._known.get(uuid)
+        if known is None:
+            index = self._rows.get(uuid)
+            block = self._block
+            if index is None or block is None:
+                return self.last(uuid)
+            span = block.series_rows(index)
+            readings = block.device["gpu_util_pct"][span].tolist()
+            total, count = self._began.get(uuid, (0, 0))
+            known = self._known[uuid] = (
+                block.tick[span].tolist(),
+                list(accumulate((max(one, 0) for one in readings), initial=total)),
+                list(accumulate((one != NULL for one in readings), initial=count)),
             )
+        place = bisect_left(known[0], tick)
+        return known[1][place], known[2][place]
 
-    def _say_segment(
-        self,
-        tick: int | None,
-        key: SeriesKey,
-        series: _Series,
-        start: _Start,
-        end_ns: int,
-        end_us: int,
-        last: int,
-        mean_mib: float,
-    ) -> None:
-        lasted_s = (end_ns - start.ns) / NS_PER_S
-        delta = last - start.value
-        label = self._label(key, series, start, lasted_s, round(mean_mib * MIB))
-        fields = {
-            "start": start.t_us / US_PER_S,
-            "end": end_us / US_PER_S,
-            "label": label,
-            "label_id": label.lower().replace(" ", "_"),
-            "mean_bytes": round(mean_mib * MIB),
-            "delta_bytes": delta,
-            "slope_bytes_per_s": delta / lasted_s if lasted_s > 0 else 0.0,
-        }
-        if tick is None:
-            self.emit_last(Segment, key, **fields)
-        else:
-            self.emit(Segment, tick, key, **fields)
 
-    def _label(
-        self, key: SeriesKey, series: _Series, start: _Start, lasted_s: float, mean: int
-    ) -> str:
-        total = self._totals.get(key.uuid)
-        if mean < 10 * MIB:
-            return "Idle"
-        if total is not None and mean * 100 > total * 85:
-            return "Saturation"
-        if (start.t_us - series.born_us) < 60 * US_PER_S and lasted_s < 60:
-            return "Initialization"
-        return "Steady State" if lasted_s >= 60 else "Plateau"
-
-    def _finish(
-        self, series: _Series, key: SeriesKey, end_ns: int, end_us: int, tick: int | None
-    ) -> None:
-        self._close_run(series, max(end_ns, series.since_ns + 1))
-        self._report(tick, key, series, series.fpop.best)
-        before = series.final
-        if isinstance(before.tag, _Start):
-            mean = series.fpop.best_mean
-            self._say_segment(tick, key, series, before.tag, end_ns, end_us, series.value, mean)
+def _start_ns(key: SeriesKey, seen_ns: int) -> int:
+    """When the process began, as far as that is known, else when it was first seen."""
+    if key.start_time is None:
+        return seen_ns
+    start_ns = key.start_time * START_TICKS_NS
+    return min(start_ns, seen_ns)

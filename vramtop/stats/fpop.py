@@ -4,17 +4,26 @@ Minimises the sum over segments of the weighted squared distance to the segment'
 `penalty` for each changepoint. Runs of an equal value are pushed once with their weight, which
 leaves the optimum unchanged because a boundary never improves by moving into a run.
 
+Ties: of partitions that cost the same, the one whose last changepoint is latest is taken. Other
+exact solvers may take another, so compare costs with them, not positions.
+
 Source: Maidstone, Hocking, Rigaill, Fearnhead (2017), Stat. Comput. 27, 519-533 (functional
 pruning); Killick, Fearnhead, Eckley (2012), JASA 107, 1590-1598 (inequality pruning).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import inf, sqrt
+from typing import Any
+
+MAX_PIECES = 512
+"""Far above what was ever seen (177 after a million points of the worst curve found)."""
+
+# A candidate is a list, and its fields are read by number: this loop runs for every change of
+# every series, and attributes of objects cost it half as much again.
+_COST, _WEIGHT, _MEAN, _NODE, _SEEN = range(5)
 
 
-@dataclass(slots=True)
 class Node:
     """A possible changepoint: where one segment ended and the next begins.
 
@@ -22,43 +31,15 @@ class Node:
         index: How many runs precede it.
         parent: The changepoint before it in the best partition of those runs; None at the start
             of the series or once what lies before is final.
-        mean, weight: Of the segment that ends here.
-        tag: What the caller attached to the first run after it.
+        tag: What the caller attached to it.
     """
 
-    index: int
-    parent: Node | None
-    mean: float
-    weight: float
-    tag: object = None
+    __slots__ = ("index", "parent", "tag")
 
-
-@dataclass(slots=True)
-class _Candidate:
-    """A last changepoint that may still be optimal, with the statistics of the data since it."""
-
-    node: Node
-    base: float
-    weight: float = 0.0
-    mean: float = 0.0
-    spread: float = 0.0
-
-    def add(self, value: float, weight: float) -> None:
-        """Welford's update, weighted."""
-        total = self.weight + weight
-        delta = value - self.mean
-        self.mean += delta * weight / total
-        self.spread += delta * (value - self.mean) * weight
-        self.weight = total
-
-    def cost_with(self, value: float, weight: float) -> float:
-        """Cost if one more run were added, without adding it."""
-        if self.weight == 0.0:
-            return self.base
-        delta = value - self.mean
-        return (
-            self.base + self.spread + delta * delta * self.weight * weight / (self.weight + weight)
-        )
+    def __init__(self, index: int, parent: Node | None, tag: Any = None) -> None:
+        self.index = index
+        self.parent = parent
+        self.tag = tag
 
 
 class Fpop:
@@ -66,105 +47,138 @@ class Fpop:
 
     Args:
         penalty: Cost of one changepoint, in squared units of the values times weight.
+        max_pieces: Bound on the pieces kept. If it ever binds, the dearest candidates go and
+            the result is no longer proven optimal.
 
     Attributes:
         cost: Cost of the best partition of what was pushed, its penalties included; the first
             segment carries none.
+        best: The last changepoint of that partition.
+        newest: The changepoint that would stand at the start of the next run.
+        exact: False once `max_pieces` has bound.
     """
 
-    __slots__ = ("_best", "_candidates", "_pieces", "_runs", "_searched", "cost", "penalty")
+    __slots__ = (
+        "_candidates", "_highs", "_origin", "_owners", "_runs", "_searched", "best", "cost", "exact",
+        "max_pieces", "newest", "penalty",
+    )  # fmt: skip
 
-    def __init__(self, *, penalty: float) -> None:
+    def __init__(self, *, penalty: float, max_pieces: int = MAX_PIECES) -> None:
         self.penalty = penalty
+        self.max_pieces = max_pieces
         self.cost = -penalty
-        root = _Candidate(Node(0, None, 0.0, 0.0), 0.0)
-        self._candidates: list[_Candidate] = [root]
-        # Which candidate is cheapest for which mean of the open segment: (low, high, candidate).
-        self._pieces: list[tuple[float, float, _Candidate]] = [(-inf, inf, root)]
-        self._best = root
+        self.newest = Node(0, None)
+        self.best = self.newest
+        self.exact = True
+        # In order of index. The last one has no data yet.
+        self._candidates: list[list[Any]] = [[0.0, 0.0, 0.0, self.newest, 0]]
+        # Which candidate is cheapest for which mean of the open segment: the owner of a piece
+        # has it from the piece before up to `high`.
+        self._highs: list[float] = [inf]
+        self._owners: list[list[Any]] = [self._candidates[0]]
+        self._origin = 0.0
         self._runs = 0
         self._searched = 0
 
-    def push(self, value: float, weight: float) -> None:
-        """Add a closed run of `value` that counts as `weight` samples."""
-        best, least = None, inf
-        for candidate in self._candidates:
-            candidate.add(value, weight)
-            cost = candidate.base + candidate.spread
-            if cost <= least:  # on a tie the latest changepoint wins
-                best, least = candidate, cost
-        if best is None:
-            raise ValueError("no candidate is left")
-        self._runs += 1
-        self.cost = least
-        self._best = best
-        fresh = _Candidate(
-            Node(self._runs, best.node, best.mean, best.weight), least + self.penalty
-        )
-        self._prune(fresh)
+    def push(self, value: float, weight: float, tag: Any = None) -> Node:
+        """Add a closed run of `value` that counts as `weight` samples.
 
-    def _prune(self, fresh: _Candidate) -> None:
-        limit = fresh.base
-        pieces: list[tuple[float, float, _Candidate]] = []
-        alive: list[_Candidate] = []
-        for low, high, candidate in self._pieces:
-            slack = limit - candidate.base - candidate.spread
-            if slack <= 0.0:
-                _extend(pieces, low, high, fresh)
-                continue
-            reach = sqrt(slack / candidate.weight)
-            left, right = max(low, candidate.mean - reach), min(high, candidate.mean + reach)
-            if left >= right:
-                _extend(pieces, low, high, fresh)
-                continue
-            if low < left:
-                _extend(pieces, low, left, fresh)
-            pieces.append((left, right, candidate))
-            if not alive or alive[-1] is not candidate:
-                alive.append(candidate)
-            if right < high:
-                _extend(pieces, right, high, fresh)
-        # A candidate may own several pieces; ascending order keeps the tie rule.
-        unique = {id(candidate): candidate for candidate in alive}
-        self._candidates = sorted(unique.values(), key=lambda candidate: candidate.node.index)
+        Returns:
+            The possible changepoint at its end, with `tag` attached.
+        """
+        candidates = self._candidates
+        if self._runs == 0:
+            self._origin = value
+        value -= self._origin  # means near a large level would lose the digits that count
+        youngest = candidates[-1]
+        youngest[1] = 0.0
+        youngest[2] = value
+        least = inf
+        best = youngest
+        for candidate in candidates:
+            before, mean = candidate[1], candidate[2]
+            total = before + weight
+            delta = value - mean
+            share = delta * weight / total
+            candidate[1] = total
+            candidate[2] = mean + share
+            # Welford: never negative, and no difference of large sums.
+            cost = candidate[0] = candidate[0] + delta * share * before
+            if cost <= least:  # on a tie the latest changepoint wins
+                least = cost
+                best = candidate
+        runs = self._runs = self._runs + 1
+        self.cost = least
+        self.best = best[3]
+        limit = least + self.penalty
+        newest = self.newest = Node(runs, self.best, tag)
+        fresh = [limit, 0.0, 0.0, newest, runs]
+        highs: list[float] = []
+        owners: list[list[Any]] = []
+        last: list[Any] | None = None
+        low = -inf
+        for high, owner in zip(self._highs, self._owners, strict=True):
+            left, right = inf, -inf
+            slack = limit - owner[0]
+            if slack > 0.0:
+                reach = sqrt(slack / owner[1])
+                left = owner[2] - reach
+                right = owner[2] + reach
+                if left < low:  # noqa: PLR1730 - a call of max costs more than all of this
+                    left = low
+                if right > high:  # noqa: PLR1730
+                    right = high
+            if left < right:
+                if low < left:
+                    if last is fresh:
+                        highs[-1] = left
+                    else:
+                        highs.append(left)
+                        owners.append(fresh)
+                highs.append(right)
+                owners.append(owner)
+                last = owner
+                owner[4] = runs
+                if right < high:
+                    highs.append(high)
+                    owners.append(fresh)
+                    last = fresh
+            elif last is fresh:
+                highs[-1] = high
+            else:
+                highs.append(high)
+                owners.append(fresh)
+                last = fresh
+            low = high
+        self._highs, self._owners = highs, owners
+        self._candidates = [candidate for candidate in candidates if candidate[4] == runs]
         self._candidates.append(fresh)
-        self._pieces = pieces
+        if len(highs) > self.max_pieces:
+            self._thin(fresh)
+        return newest
+
+    def _thin(self, fresh: list[Any]) -> None:
+        """Drop the dearest candidates until the pieces are few; what they owned goes to `fresh`."""
+        self.exact = False
+        while len(self._highs) > self.max_pieces:
+            dear = sorted(self._candidates[:-1], key=lambda candidate: candidate[_COST])
+            dropped = {id(candidate) for candidate in dear[len(dear) // 2 :]}
+            highs: list[float] = []
+            owners: list[list[Any]] = []
+            for high, owner in zip(self._highs, self._owners, strict=True):
+                heir = fresh if id(owner) in dropped else owner
+                if owners and owners[-1] is heir is fresh:
+                    highs[-1] = high
+                else:
+                    highs.append(high)
+                    owners.append(heir)
+            self._highs, self._owners = highs, owners
+            self._candidates = [one for one in self._candidates if id(one) not in dropped]
 
     @property
     def live(self) -> int:
         """How many candidates are kept."""
         return len(self._candidates)
-
-    @property
-    def newest(self) -> Node:
-        """The changepoint that would stand at the start of the next run."""
-        return self._candidates[-1].node
-
-    @property
-    def best(self) -> Node:
-        """The last changepoint of the best partition of what was pushed."""
-        return self._best.node
-
-    @property
-    def best_mean(self) -> float:
-        """Mean of the last segment of that partition."""
-        return self._best.mean
-
-    def last_changepoint(self, value: float, weight: float) -> tuple[Node, bool]:
-        """The last changepoint if an open run of `value` had lasted `weight` by now.
-
-        Returns:
-            The node, and whether it would be final: every other candidate costs more than a
-            further changepoint, so no later data can bring it back.
-        """
-        best, least, second = self._candidates[0], inf, inf
-        for candidate in self._candidates:
-            cost = candidate.cost_with(value, weight)
-            if cost <= least:
-                best, least, second = candidate, cost, least
-            elif cost < second:
-                second = cost
-        return best.node, second > least + self.penalty
 
     def settled(self, final: Node) -> Node:
         """The latest changepoint that all live candidates share; at or after `final`.
@@ -172,34 +186,29 @@ class Fpop:
         Searched for only when the oldest candidate has gone, so the answer may come later than
         it could, never wrongly.
         """
-        oldest = self._candidates[0].node.index
+        oldest = self._candidates[0][_NODE].index
         if oldest in {final.index, self._searched}:
             return final
         self._searched = oldest
-        nodes = {candidate.node.index: candidate.node for candidate in self._candidates}
-        while len(nodes) > 1:
-            latest = nodes.pop(max(nodes))
-            parent = latest.parent
-            if parent is None:
-                return final
-            nodes[parent.index] = parent
-        return next(iter(nodes.values()))
+        shared: Node = self._candidates[0][_NODE]
+        for candidate in self._candidates:
+            node: Node | None = candidate[_NODE]
+            while node is not shared:
+                if node is None:
+                    return final
+                if node.index > shared.index:
+                    node = node.parent
+                elif shared.parent is None:
+                    return final
+                else:
+                    shared = shared.parent
+        return shared
 
     def changepoints(self) -> list[int]:
         """Indices of runs at which the best partition of what was pushed begins a new segment."""
         found: list[int] = []
-        node: Node | None = self._best.node
+        node: Node | None = self.best
         while node is not None and node.index > 0:
             found.append(node.index)
             node = node.parent
         return found[::-1]
-
-
-def _extend(
-    pieces: list[tuple[float, float, _Candidate]], low: float, high: float, candidate: _Candidate
-) -> None:
-    """Append a piece, merged with the last one if that is the same candidate's."""
-    if pieces and pieces[-1][2] is candidate and pieces[-1][1] == low:
-        pieces[-1] = (pieces[-1][0], high, candidate)
-    else:
-        pieces.append((low, high, candidate))
