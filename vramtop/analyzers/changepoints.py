@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from vramtop.analyzers.labels import Segmented, Story
+from vramtop.analyzers.labels import Namer
 from vramtop.analyzers.segments import Edge, Partition, piece_between
+from vramtop.analyzers.story import Segmented, Story
 from vramtop.analyzers.sweep import SweepAnalyzer
 from vramtop.blocks import NULL, Block
 from vramtop.events import Changepoint, Segment
@@ -80,7 +81,7 @@ class ChangepointAnalyzer(SweepAnalyzer):
         noise_factor: float = 30.0,
         line_ratio: float = 0.5,
         restless_ratio: float = 4.0,
-        restless_s: float = 30.0,
+        restless_s: float = 12.0,
         max_candidates: int = 16,
     ) -> None:
         super().__init__()
@@ -113,7 +114,7 @@ class ChangepointAnalyzer(SweepAnalyzer):
             key = SeriesKey(seen.uuid, seen.pid, seen.start_time, seen.life)
             self._frameworks[key] = framework
             if key in self._series:
-                self._series[key].story.framework = framework
+                self._series[key].story.namer.framework = framework
 
     def on_change(self, tick: int, change: Change) -> None:
         """Close the run that ends here and open the next."""
@@ -191,13 +192,13 @@ class ChangepointAnalyzer(SweepAnalyzer):
             restless_s=self.restless_s,
             max_candidates=self.max_candidates,
         )
-        story = Story(
+        namer = Namer(
             born_ns=_start_ns(key, edge.ns),
             total=self._totals.get(key.uuid),
             framework=self._frameworks.get(key),
             device=key.pid is None,
         )
-        return _Series(edge, partition, story)
+        return _Series(edge, partition, Story(namer))
 
     def _edge(self, tick: int, key: SeriesKey, series: _Series, before: int, after: int) -> Edge:
         return Edge(
