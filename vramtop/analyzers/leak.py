@@ -3,153 +3,192 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from typing import ClassVar, NamedTuple
+
+import numpy as np
 
 from vramtop.analyzers.sweep import SweepAnalyzer
+from vramtop.blocks import IntArray
 from vramtop.events import Leak
 from vramtop.samples import SeriesKey
-from vramtop.stats.envelope import Envelope
+from vramtop.stats.buckets import NO_LOW
+from vramtop.stats.endless import LONG_ENOUGH, PARTS, endless
 from vramtop.units import MIB, NS_PER_S, US_PER_S
-from vramtop.view import Change
+from vramtop.view import MINUTE_COUNT, MINUTE_NS, NOTHING, Ranges, View
 
-MINUTE_NS = 60 * NS_PER_S
-WINDOWS_MIN = (10, 20, 40)
-LEAST_RISES = 6
+WINDOWS = (LONG_ENOUGH, 20, MINUTE_COUNT)
+"""Minutes looked back on, the shortest first."""
+
+
+class _Minutes(NamedTuple):
+    """The floor and ceiling of the last minutes of a series, oldest first."""
+
+    lows: list[int]
+    highs: list[int]
+    end_ns: int
 
 
 @dataclass(slots=True)
-class _Series:
-    floor: Envelope
-    trusted_from_ns: int
-    leaking: bool = False
-    waking: bool = False
-    # When the level last rose, newest last; fewer rises than these are no leak.
-    risen_ns: tuple[int, ...] = (-(1 << 62),) * LEAST_RISES
+class _Growth:
+    """A leak that goes on."""
+
+    peak: int
 
 
 class LeakAnalyzer(SweepAnalyzer):
-    """Reports a process whose least memory per minute keeps rising.
+    """Reports a process whose least memory per minute keeps rising, once per episode.
 
-    The floor of each minute is blind to sawteeth and to spikes. It must have risen over ten,
-    twenty or forty minutes: in small steps spread over the whole window, never giving back much,
-    and at the end not much slower than at the beginning, so that a cache that fills, a warm-up
-    and a few large allocations are none. Reported once; again only after the growth has stopped.
+    Looks back 11, 20 and 40 minutes (see `vramtop.stats.endless`). The start of a process is
+    left out unless it ran already when it was first seen. A device is reported where less than
+    half of its growth is that of its processes: memory that no visible process accounts for.
 
     Args:
         least_bytes: Rises below this over a window are none.
         startup_s: The first seconds of a process are not looked at.
-        slowing: The later half must rise at least so many times as fast as the earlier.
+        slowing: Share of the rise that may be lost over a window; more is growth that ends.
     """
 
+    follows: ClassVar[str] = NOTHING
     inputs = ("start",)
 
     def __init__(
-        self, *, least_bytes: int = 48 * MIB, startup_s: float = 120.0, slowing: float = 0.5
+        self, *, least_bytes: int = 48 * MIB, startup_s: float = 120.0, slowing: float = 0.1
     ) -> None:
         super().__init__()
         self.least_bytes = least_bytes
         self.startup_s = startup_s
         self.slowing = slowing
-        self._series: dict[SeriesKey, _Series] = {}
+        self._leaks: dict[SeriesKey, _Growth] = {}
+        # When a process was born, of those whose birth is not long past.
+        self._births_ns: dict[SeriesKey, int] = {}
+        self._parents: dict[str, int] = {}
 
-    def on_change(self, tick: int, change: Change) -> None:
-        """Follow the level of a process."""
-        if change.key.pid is None:
-            return
-        now = self.now_ns(tick)
-        series = self._series.get(change.key)
-        if series is None:
-            window = Envelope(width_ns=MINUTE_NS, count=WINDOWS_MIN[-1])
-            series = self._series[change.key] = _Series(
-                window, now + int(self.startup_s * NS_PER_S)
-            )
-        if series.floor.lows and change.used > series.floor.level:
-            series.risen_ns = (*series.risen_ns[1:], now)
-        series.floor.put(now, change.used)
-        if not series.waking and self._moving(series, now):
-            series.waking = True
-            self.wake_at(series.floor.boundary_ns, change.key)
+    def on_block(self, view: View) -> None:
+        """Find the minutes at which a floor may have risen without end, or a leak stopped."""
+        block = view.block
+        for index in range(block.n_devices):
+            parent = block.parents[index]
+            if parent is not None and parent not in self._parents:
+                self._parents[parent] = int(block.seq[block.tick[block.offsets[index]]])
+        for ranges in view.minutes:
+            self._read(ranges)
+
+    def _read(self, ranges: Ranges) -> None:
+        closed = ranges.closed
+        rising = _rising(closed.low, closed.last, self.least_bytes)
+        rows = [
+            row
+            for row, key in enumerate(ranges.keys)
+            if key in self._leaks or rising[row].any()
+        ]
+        rows.sort(key=lambda row: ranges.keys[row].sort_key)
+        for place, column in enumerate(closed.last.tolist()):
+            tick = int(closed.tick[column])
+            for row in rows:
+                if tick < ranges.until[row]:
+                    key = ranges.keys[row]
+                    maybe = bool(rising[row, place]) and self._its_own(tick, key, ranges, column)
+                    window = slice(column + 1, column + 1 + MINUTE_COUNT)
+                    minutes = _Minutes(
+                        closed.low[row, window].tolist(),
+                        closed.high[row, window].tolist(),
+                        int(closed.end[column]) * MINUTE_NS,
+                    )
+                    self.found(tick, key, (maybe, minutes))
+
+    def _its_own(self, tick: int, key: SeriesKey, ranges: Ranges, column: int) -> bool:
+        """Whether growth is to be said of this series: a device's is mostly its processes'."""
+        if key.pid is not None:
+            return True
+        seq = int(self._present.block.seq[tick])
+        if self._parents.get(key.uuid, seq + 1) <= seq:
+            return False
+        low = ranges.closed.low
+        now, then = column + MINUTE_COUNT, column + MINUTE_COUNT - LONG_ENOUGH + 1
+        own = explained = 0
+        for row, other in enumerate(ranges.keys):
+            if other.uuid != key.uuid or tick >= ranges.until[row] or low[row, now] == NO_LOW:
+                continue
+            before = int(low[row, then])
+            grown = int(low[row, now]) - (0 if before == NO_LOW else before)
+            if other.pid is None:
+                own = grown
+            else:
+                explained += grown
+        return explained * 2 < own
 
     def on_signal(self, tick: int, name: str, key: SeriesKey, value: bool) -> None:  # noqa: ARG002, FBT001
         """A process that ran already when it was first seen has its start-up behind it."""
-        series = self._series.get(key)
-        if series is not None and value:
-            series.trusted_from_ns = self.now_ns(tick)
+        if not value:
+            self._births_ns[key] = self.now_ns(tick)
 
     def on_gone(self, tick: int, key: SeriesKey) -> None:  # noqa: ARG002
         """Forget the process."""
-        self._series.pop(key, None)
+        self._leaks.pop(key, None)
+        self._births_ns.pop(key, None)
 
-    def on_wake(self, tick: int, key: SeriesKey) -> None:
-        """A minute has passed."""
-        series = self._series.get(key)
-        if series is None or not series.waking:
-            return
-        now = self.now_ns(tick)
-        series.floor.advance(now)
-        if series.leaking:
-            series.leaking = self._goes_on(series.floor.lows[:-1])
-        else:
-            self._look(tick, key, series, now)
-        series.waking = series.leaking or self._moving(series, now)
-        if series.waking:
-            self.wake_at(series.floor.boundary_ns, key)
+    def on_found(self, tick: int, key: SeriesKey, value: tuple[bool, _Minutes]) -> None:
+        """A minute has closed in which a floor may be rising, or of a leak."""
+        maybe, minutes = value
+        leak = self._leaks.get(key)
+        if leak is not None:
+            leak.peak = max(leak.peak, minutes.lows[-1])
+            recent = minutes.lows[-LONG_ENOUGH:]
+            if recent[-1] <= recent[0] or recent[-1] * 10 < leak.peak * 9:
+                del self._leaks[key]
+        elif maybe:
+            self._look(tick, key, minutes)
 
-    def _moving(self, series: _Series, now: int) -> bool:
-        return now - series.risen_ns[0] <= WINDOWS_MIN[-1] * MINUTE_NS
-
-    def _look(self, tick: int, key: SeriesKey, series: _Series, now: int) -> None:
-        lows = series.floor.lows[:-1]
-        # The first minutes, in which it was still starting, are left out.
-        known = (now - series.trusted_from_ns) // MINUTE_NS
-        for window in WINDOWS_MIN:
-            if window > min(known, len(lows)):
+    def _look(self, tick: int, key: SeriesKey, minutes: _Minutes) -> None:
+        lows, highs, end_ns = minutes
+        known = sum(low != NO_LOW for low in lows)
+        born_ns = self._births_ns.get(key)
+        if born_ns is not None:
+            trusted_ns = born_ns + int(self.startup_s * NS_PER_S)
+            known = min(known, (end_ns - trusted_ns) // MINUTE_NS)
+        for window in WINDOWS:
+            if window > known:
                 return
-            slopes = self._slopes(lows[-window:])
+            slopes = endless(
+                lows[-window:], highs[-window:], least=self.least_bytes, slowing=self.slowing
+            )
             if slopes is None:
                 continue
-            series.leaking = True
             begun = window
-            while begun < len(lows) and lows[-begun - 1] < lows[-begun]:
+            pace = slopes[0] / 2
+            while begun < known and lows[-begun] - lows[-begun - 1] > pace:
                 begun += 1
-            ago_ns = now - (now // MINUTE_NS - begun) * MINUTE_NS
-            t_us = int(self._present.block.t_us[tick])
+            self._leaks[key] = _Growth(lows[-1])
+            ago_ns = self.now_ns(tick) - end_ns + begun * MINUTE_NS
             self.emit(
                 Leak,
                 tick,
                 key,
-                slope_low_bytes_per_s=slopes[0],
-                slope_high_bytes_per_s=slopes[1],
-                since=(t_us - ago_ns // 1000) / US_PER_S,
+                slope_low_bytes_per_s=slopes[0] * NS_PER_S / MINUTE_NS,
+                slope_high_bytes_per_s=slopes[1] * NS_PER_S / MINUTE_NS,
+                since=(int(self._present.block.t_us[tick]) - ago_ns // 1000) / US_PER_S,
             )
             return
 
-    def _slopes(self, lows: list[int]) -> tuple[float, float] | None:
-        """(low, high) in bytes per second if the floor rises without end, else None."""
-        grown = lows[-1] - lows[0]
-        if grown < max(self.least_bytes, lows[-1] // 200):
-            return None
-        steps = [after - before for before, after in pairwise(lows)]
-        rises = [step for step in steps if step > 0]
-        if len(rises) < LEAST_RISES or max(rises) * 5 > 2 * grown:
-            return None
-        if -min(0, *steps) * 5 > grown:
-            return None
-        third = len(steps) // 3
-        parts = [lows[third] - lows[0], lows[-1 - third] - lows[third], lows[-1] - lows[-1 - third]]
-        counts = [third, len(steps) - 2 * third, third]
-        if min(parts) <= 0:
-            return None
-        half = len(steps) // 2
-        early, late = lows[half] - lows[0], lows[-1] - lows[-1 - half]
-        if late < self.slowing * early:
-            return None
-        rates = [
-            part * NS_PER_S / (count * MINUTE_NS) for part, count in zip(parts, counts, strict=True)
-        ]
-        return min(rates) * 0.8, max(rates) * 1.25
 
-    def _goes_on(self, lows: list[int]) -> bool:
-        """Whether the last ten minutes still rose."""
-        recent = lows[-WINDOWS_MIN[0] :]
-        return recent[-1] > recent[0] and recent[-1] * 10 >= max(lows) * 9
+def _rising(
+    low: IntArray, last: IntArray, least: int
+) -> np.ndarray[tuple[int, int], np.dtype[np.bool_]]:
+    """Where `endless` may say yes: a quick look at all series and minutes at once."""
+    at = MINUTE_COUNT + last
+    found = np.zeros((len(low), len(last)), bool)
+    for window in WINDOWS:
+        size = window // PARTS
+        enough = (low[:, at] - low[:, at - window + 1] >= least) & (
+            low[:, at - window + 1] != NO_LOW
+        )
+        above = None
+        for part in range(PARTS):
+            floor = low[:, at - part * size]
+            for back in range(1, size):
+                floor = np.minimum(floor, low[:, at - part * size - back])
+            if above is not None:
+                enough &= floor < above
+            above = floor
+        found |= enough
+    return found

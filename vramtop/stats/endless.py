@@ -1,0 +1,80 @@
+"""Growth without end, told from growth that is about to stop."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+
+PARTS = 5
+LONG_ENOUGH = 11
+"""Lows of a window that a load of ten minutes cannot fill."""
+_QUANTUM = 1 << 20
+"""Half of what drivers hand out at a time: the least noise there is."""
+
+
+def endless(
+    lows: Sequence[int], highs: Sequence[int], *, least: int, slowing: float
+) -> tuple[float, float] | None:
+    """The slope of a floor that rises without end, as a range.
+
+    The window is cut into five parts and the lowest of each part is taken, which is blind to
+    sawteeth and spikes. Every part must be higher than the one before, by no less than a third
+    of the mean and no more than two and a half times; no single bucket may bring more than 40 %
+    of the way or give back more than a fifth; most buckets of a short window, and six of a long
+    one, must rise. The rises of the parts may not shrink by more than `slowing` over the window,
+    apart from what their scatter explains (twice the standard error of the trend in them). A
+    window of ten minutes must be rising in its first bucket and in its last, so that a load of
+    ten minutes does not fill it.
+
+    Args:
+        lows: Lowest level per bucket in bytes, oldest first, 11 or more; the buckets that do not
+            fill five equal parts are the oldest.
+        highs: Highest, of the same buckets.
+        least: Rises below this over the window are none, in bytes.
+        slowing: Share of the rise that may be lost over the window.
+
+    Returns:
+        (low, high) in bytes per bucket, or None where the growth is none or may end.
+    """
+    size = len(lows) // PARTS
+    grown = lows[-1] - lows[0]
+    if size < 2 or grown < least:
+        return None
+    used = lows[-PARTS * size :]
+    floors = [min(used[start : start + size]) for start in range(0, PARTS * size, size)]
+    rises = [after - before for before, after in pairwise(floors)]
+    total = floors[-1] - floors[0]
+    if min(rises) * 3 * len(rises) < total or max(rises) * 2 * len(rises) > 5 * total:
+        return None
+    steps = [after - before for before, after in pairwise(lows)]
+    if max(steps) * 5 > 2 * grown or -min(0, *steps) * 5 > grown:
+        return None
+    if sum(step > 0 for step in steps) < 6:
+        return None
+    mean = total / len(rises)
+    if len(lows) <= LONG_ENOUGH:
+        pace = 0.7 * mean / size
+        if steps[0] < pace or highs[-1] - lows[-1] < pace:
+            return None
+    tilt, scatter = _tilt(rises)
+    lost = -3 * tilt / mean
+    if lost > min(slowing + 6 * scatter / mean, 4 * slowing):
+        return None
+    margin = 2 * scatter * 2.2360679774997896  # the scatter of one rise, not of the tilt
+    return (
+        max(0.0, min(*rises, mean - margin)) / size * 0.95,
+        max(*rises, mean + margin) / size * 1.05,
+    )
+
+
+def _tilt(rises: Sequence[int]) -> tuple[float, float]:
+    """Least-squares trend of four rises and its standard error, in bytes per part."""
+    one, two, three, four = rises
+    tilt = (3 * (four - one) + (three - two)) / 10
+    mean = (one + two + three + four) / 4
+    squares = 0.0
+    for place, rise in zip((-1.5, -0.5, 0.5, 1.5), rises, strict=True):
+        off = rise - mean - place * tilt
+        squares += off * off
+    return tilt, math.sqrt(max(squares / 2, float(_QUANTUM) * _QUANTUM) / 5)
