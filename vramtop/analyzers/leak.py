@@ -12,7 +12,7 @@ from vramtop.blocks import IntArray
 from vramtop.events import Leak
 from vramtop.samples import SeriesKey
 from vramtop.stats.buckets import NO_LOW
-from vramtop.stats.endless import LONG_ENOUGH, PARTS, endless
+from vramtop.stats.endless import LONG_ENOUGH, PARTS, endless, slowing_down
 from vramtop.units import MIB, NS_PER_S, US_PER_S
 from vramtop.view import MINUTE_COUNT, MINUTE_NS, NOTHING, Ranges, View
 
@@ -30,9 +30,17 @@ class _Minutes(NamedTuple):
 
 @dataclass(slots=True)
 class _Growth:
-    """A leak that goes on."""
+    """A leak that goes on: the window it was found in, and the highest floor since."""
 
+    window: int
     peak: int
+
+    def ended(self, lows: list[int]) -> bool:
+        """Whether the floor rose no more over that window, or much was given back."""
+        third = self.window // 3
+        newer = lows[-third:]
+        self.peak = max(self.peak, min(newer))
+        return min(newer) <= min(lows[-self.window :][:third]) or max(newer) * 10 < self.peak * 9
 
 
 class LeakAnalyzer(SweepAnalyzer):
@@ -52,7 +60,7 @@ class LeakAnalyzer(SweepAnalyzer):
     inputs = ("start",)
 
     def __init__(
-        self, *, least_bytes: int = 48 * MIB, startup_s: float = 120.0, slowing: float = 0.1
+        self, *, least_bytes: int = 48 * MIB, startup_s: float = 120.0, slowing: float = 0.06
     ) -> None:
         super().__init__()
         self.least_bytes = least_bytes
@@ -77,9 +85,7 @@ class LeakAnalyzer(SweepAnalyzer):
         closed = ranges.closed
         rising = _rising(closed.low, closed.last, self.least_bytes)
         rows = [
-            row
-            for row, key in enumerate(ranges.keys)
-            if key in self._leaks or rising[row].any()
+            row for row, key in enumerate(ranges.keys) if key in self._leaks or rising[row].any()
         ]
         rows.sort(key=lambda row: ranges.keys[row].sort_key)
         for place, column in enumerate(closed.last.tolist()):
@@ -132,9 +138,7 @@ class LeakAnalyzer(SweepAnalyzer):
         maybe, minutes = value
         leak = self._leaks.get(key)
         if leak is not None:
-            leak.peak = max(leak.peak, minutes.lows[-1])
-            recent = minutes.lows[-LONG_ENOUGH:]
-            if recent[-1] <= recent[0] or recent[-1] * 10 < leak.peak * 9:
+            if leak.ended(minutes.lows):
                 del self._leaks[key]
         elif maybe:
             self._look(tick, key, minutes)
@@ -154,11 +158,13 @@ class LeakAnalyzer(SweepAnalyzer):
             )
             if slopes is None:
                 continue
+            if known >= window + PARTS and slowing_down(lows[-known:], slowing=self.slowing):
+                return
             begun = window
             pace = slopes[0] / 2
             while begun < known and lows[-begun] - lows[-begun - 1] > pace:
                 begun += 1
-            self._leaks[key] = _Growth(lows[-1])
+            self._leaks[key] = _Growth(window, lows[-1])
             ago_ns = self.now_ns(tick) - end_ns + begun * MINUTE_NS
             self.emit(
                 Leak,

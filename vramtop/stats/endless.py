@@ -9,6 +9,8 @@ from itertools import pairwise
 PARTS = 5
 LONG_ENOUGH = 11
 """Lows of a window that a load of ten minutes cannot fill."""
+_MANY = (7, 7)
+_MOST_DOUBT, _MOST_EXCUSED = 0.4, 0.15
 _QUANTUM = 1 << 20
 """Half of what drivers hand out at a time: the least noise there is."""
 
@@ -48,9 +50,10 @@ def endless(
     if min(rises) * 3 * len(rises) < total or max(rises) * 2 * len(rises) > 5 * total:
         return None
     steps = [after - before for before, after in pairwise(lows)]
-    if max(steps) * 5 > 2 * grown or -min(0, *steps) * 5 > grown:
+    many = _MANY[len(lows) > LONG_ENOUGH] + len(lows) // 20
+    if max(steps) * many > 3 * grown or -min(0, *steps) * 5 > grown:
         return None
-    if sum(step > 0 for step in steps) < 6:
+    if sum(step > 0 for step in steps) < many:
         return None
     mean = total / len(rises)
     if len(lows) <= LONG_ENOUGH:
@@ -59,13 +62,35 @@ def endless(
             return None
     tilt, scatter = _tilt(rises)
     lost = -3 * tilt / mean
-    if lost > min(slowing + 6 * scatter / mean, 4 * slowing):
+    doubt = 6 * scatter / mean
+    if doubt > _MOST_DOUBT or lost > slowing + min(doubt, _MOST_EXCUSED):
         return None
-    margin = 2 * scatter * 2.2360679774997896  # the scatter of one rise, not of the tilt
+    # The scatter of one rise, not of the tilt; and what comes in steps is known to a step.
+    margin = max(2 * scatter * 2.2360679774997896, max(steps) / len(rises))
     return (
         max(0.0, min(*rises, mean - margin)) / size * 0.95,
         max(*rises, mean + margin) / size * 1.05,
     )
+
+
+def slowing_down(lows: Sequence[int], *, slowing: float) -> bool:
+    """Whether the later four fifths of a history rose ever more slowly.
+
+    The oldest rise is left out: what came before a leak, such as a load, was often faster.
+
+    Args:
+        lows: Lowest level per bucket in bytes, oldest first.
+        slowing: Share of the rise whose loss is none.
+    """
+    size = len(lows) // PARTS
+    used = lows[-PARTS * size :]
+    floors = [min(used[start : start + size]) for start in range(0, PARTS * size, size)]
+    two, three, four = (after - before for before, after in pairwise(floors[1:]))
+    mean = (two + three + four) / 3
+    if min(two, three, four) <= 0:
+        return False
+    bend = abs(two - 2 * three + four) / 6
+    return two - four > (slowing + _MOST_EXCUSED) * mean + 4 * bend
 
 
 def _tilt(rises: Sequence[int]) -> tuple[float, float]:
