@@ -7,12 +7,17 @@ import pickle
 import random
 
 import numpy as np
+import pytest
 import test_analyzers_contract as contract
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from streams import random_ticks
 
+from vramtop.analyzers.leak import LeakAnalyzer
+from vramtop.analyzers.observed import ObservedAnalyzer
+from vramtop.analyzers.phase import PhaseAnalyzer
 from vramtop.blocks import Block
+from vramtop.engine import Engine
 from vramtop.engine.carry import Carry
 from vramtop.engine.cut import rechunked
 from vramtop.samples import GONE, SeriesKey
@@ -107,6 +112,23 @@ def test_a_gap_of_years_closes_no_more_buckets_than_are_kept():
     view = carry.view(type(block)(**{**_fields(block), "mono_ns": mono}))
 
     assert sum(len(ranges.closed.tick) for ranges in view.short) < 20 * (SHORT_COUNT + 1)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_block_of_many_buckets_is_worked_on_in_parts(seed, monkeypatch):
+    """Sparse ticks close thousands of buckets in one block; the tables stay small."""
+    ticks = random_ticks(seed, count=300)
+    whole = growth(ticks)
+
+    monkeypatch.setattr("vramtop.stats.buckets._LONGEST", 30)
+
+    assert growth(ticks) == whole
+    assert whole
+
+
+def growth(ticks):
+    engine = Engine([ObservedAnalyzer(), PhaseAnalyzer(), LeakAnalyzer()])
+    return [e.canonical() for e in engine.update(Block.from_ticks(ticks)) + engine.finish()]
 
 
 def test_a_clock_that_was_set_back_closes_nothing_twice():

@@ -78,20 +78,24 @@ class LeakAnalyzer(SweepAnalyzer):
             parent = block.parents[index]
             if parent is not None and parent not in self._parents:
                 self._parents[parent] = int(block.seq[block.tick[block.offsets[index]]])
+        watched = set(self._leaks)
         for ranges in view.minutes:
-            self._read(ranges)
+            self._read(ranges, watched)
 
-    def _read(self, ranges: Ranges) -> None:
+    def _read(self, ranges: Ranges, watched: set[SeriesKey]) -> None:
+        """Look at the series of `watched`, which leak or may, and those that may now."""
         closed = ranges.closed
         rising = _rising(closed.low, closed.last, self.least_bytes)
         rows = [
             row for row, key in enumerate(ranges.keys) if key in self._leaks or rising[row].any()
         ]
         rows.sort(key=lambda row: ranges.keys[row].sort_key)
+        watched.update(ranges.keys[row] for row in rows)
         for place, column in enumerate(closed.last.tolist()):
             tick = int(closed.tick[column])
             for row in rows:
-                if tick < ranges.until[row]:
+                began = closed.low[row, column + MINUTE_COUNT] != NO_LOW
+                if began and tick < ranges.until[row]:
                     key = ranges.keys[row]
                     maybe = bool(rising[row, place]) and self._its_own(tick, key, ranges, column)
                     window = slice(column + 1, column + 1 + MINUTE_COUNT)

@@ -19,7 +19,7 @@ STABLE, GROWING, SHRINKING, VOLATILE = "stable", "growing", "shrinking", "volati
 _PHASES = (STABLE, GROWING, SHRINKING, VOLATILE)
 assert SHORT_COUNT == REACH  # noqa: S101 - what is judged is what is kept
 
-_WORTH_SAYING = 0.25
+_WORTH_SAYING = 0.1
 
 
 @dataclass(slots=True)
@@ -43,7 +43,7 @@ class PhaseAnalyzer(SweepAnalyzer):
     A judgement that differs from the phase becomes the phase once it has stood for `hold_s`.
     Judgements that take turns cannot keep an old phase alive: if it was judged to hold for less
     than a third of six times that long, the one that stood most of the time is taken. The signal `phase` also carries a new rate when it
-    has moved by a quarter; an event is emitted for a new phase only.
+    has moved by a tenth; an event is emitted for a new phase only.
 
     Args:
         floor_bytes: Movement below this is none; several segments of an allocator fit into it.
@@ -60,17 +60,24 @@ class PhaseAnalyzer(SweepAnalyzer):
 
     def on_block(self, view: View) -> None:
         """Judge every series at every bucket that closed; note where a judgement changed."""
+        latest: dict[SeriesKey, int] = {}
         for ranges in view.short:
             closed = ranges.closed
             if len(closed.last) and len(ranges.keys):
-                self._read(ranges, judge(closed.low, closed.high, floor=self.floor_bytes))
+                motion = judge(closed.low, closed.high, floor=self.floor_bytes)
+                self._read(ranges, motion, latest)
 
-    def _read(self, ranges: Ranges, motion: Motion) -> None:
+    def _read(self, ranges: Ranges, motion: Motion, latest: dict[SeriesKey, int]) -> None:
+        """Hand on what is new; `latest` is how series were judged earlier in this block."""
         closed = ranges.closed
         last, ticks = closed.last, closed.tick[closed.last]
         kind = motion.kind[:, last]
-        known = [self._series.get(key) for key in ranges.keys]
-        before = np.array([-1 if series is None else series.kind for series in known], np.int64)
+        before = np.array([self._judged(key, latest) for key in ranges.keys], np.int64)
+        # An identity that was gone and is back starts anew.
+        before[closed.high[:, REACH - 1] < 0] = -1
+        alive = (ranges.until > closed.tick[-1]).tolist()
+        newest = zip(ranges.keys, kind[:, -1].tolist(), alive, strict=True)
+        latest.update({key: which for key, which, lives in newest if lives})
         # A new judgement, or one with a rate, which may be a new one.
         new: npt.NDArray[np.bool_] = np.ones(kind.shape, bool)
         new[:, 0] = kind[:, 0] != before
@@ -98,6 +105,13 @@ class PhaseAnalyzer(SweepAnalyzer):
             strict=True,
         ):
             self.found(tick, ranges.keys[row], (what, rate * NS_PER_S / SHORT_NS, sure))
+
+    def _judged(self, key: SeriesKey, latest: dict[SeriesKey, int]) -> int:
+        found = latest.get(key)
+        if found is None:
+            series = self._series.get(key)
+            return -1 if series is None else series.kind
+        return found
 
     def on_found(self, tick: int, key: SeriesKey, value: tuple[int, float, float]) -> None:
         """A judgement that differs from the one before, or has a rate."""

@@ -9,7 +9,7 @@ from itertools import pairwise
 PARTS = 5
 LONG_ENOUGH = 11
 """Lows of a window that a load of ten minutes cannot fill."""
-_MANY = (7, 7)
+_MANY = 7
 _MOST_DOUBT, _MOST_EXCUSED = 0.4, 0.15
 _QUANTUM = 1 << 20
 """Half of what drivers hand out at a time: the least noise there is."""
@@ -22,12 +22,12 @@ def endless(
 
     The window is cut into five parts and the lowest of each part is taken, which is blind to
     sawteeth and spikes. Every part must be higher than the one before, by no less than a third
-    of the mean and no more than two and a half times; no single bucket may bring more than 40 %
-    of the way or give back more than a fifth; most buckets of a short window, and six of a long
-    one, must rise. The rises of the parts may not shrink by more than `slowing` over the window,
-    apart from what their scatter explains (twice the standard error of the trend in them). A
-    window of ten minutes must be rising in its first bucket and in its last, so that a load of
-    ten minutes does not fill it.
+    of the mean and no more than two and a half times; seven buckets must rise (nine of 40), none
+    by more than three sevenths (a third) of the way, and none may give back a fifth. The rises
+    of the parts may not shrink by more than `slowing` over the window, apart from what their
+    scatter explains: twice the standard error of the trend in them, 0.15 at most; with more
+    than 0.4 nothing can be said yet. A window of ten minutes must be rising in its first bucket
+    and in its last, so that a load of ten minutes does not fill it.
 
     Args:
         lows: Lowest level per bucket in bytes, oldest first, 11 or more; the buckets that do not
@@ -50,7 +50,7 @@ def endless(
     if min(rises) * 3 * len(rises) < total or max(rises) * 2 * len(rises) > 5 * total:
         return None
     steps = [after - before for before, after in pairwise(lows)]
-    many = _MANY[len(lows) > LONG_ENOUGH] + len(lows) // 20
+    many = _MANY + len(lows) // 20
     if max(steps) * many > 3 * grown or -min(0, *steps) * 5 > grown:
         return None
     if sum(step > 0 for step in steps) < many:

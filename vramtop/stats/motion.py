@@ -16,6 +16,7 @@ REACH = 120
 _SCALES = ((1, 6), (3, 6), (6, 6), (12, 10))
 """(buckets in a group, groups), the shortest first."""
 _PART = 12
+_CLEAR = 0.8
 _SURE = 12
 """A judgement is as good as it gets once so many buckets have been seen."""
 
@@ -115,6 +116,9 @@ def judge(low: IntArray, high: IntArray, *, floor: int) -> Motion:
         up &= rises.goes_on(rows, at, width * groups)
         down &= falls.goes_on(rows, at, width * groups)
         either = up | down
+        # A way that is hard to see on this scale is measured on a longer one, where it shows.
+        blurred = (forward < _CLEAR) & (way == np.where(up, UP, DOWN))
+        per_bucket = np.where(blurred, slope, per_bucket)
         way[either] = np.where(up, UP, DOWN)[either]
         slope[either] = per_bucket[either]
         sure[either] = forward[either]
