@@ -23,6 +23,9 @@ from vramtop.view import Change, View
 OPEN_AGES_S = (5, 60, 600)
 """Ages of an unchanged level at which it is looked at without waiting for it to end."""
 
+QUANTUM_MIB2_S = 2.0 * 2.0 / 12
+"""Variance of what is rounded to segments of 2 MiB, for a second: no series has less noise."""
+
 MAX_ANNOUNCED = 64
 """So many tentative changepoints of a series are remembered, lest one be said twice."""
 
@@ -35,7 +38,7 @@ class _Series:
     """One series under way."""
 
     __slots__ = (
-        "age", "announced", "boundary", "changes", "due_ns", "partition", "story", "travel",
+        "age", "announced", "boundary", "changes", "due_ns", "falls", "partition", "story", "travel",
     )  # fmt: skip
 
     def __init__(self, edge: Edge, partition: Partition, story: Story) -> None:
@@ -44,6 +47,7 @@ class _Series:
         self.boundary = (edge, Moments())
         self.travel = 0
         self.changes = 0
+        self.falls = 0
         self.age = 0
         self.due_ns: int | None = None
         self.announced: dict[int, str] = {}
@@ -94,7 +98,7 @@ class ChangepointAnalyzer(SweepAnalyzer):
         self.max_candidates = max_candidates
         self._series: dict[SeriesKey, _Series] = {}
         self._totals: dict[str, int] = {}
-        self._frameworks: dict[SeriesKey, str] = {}
+        self._told: dict[SeriesKey, tuple[str | None, str | None]] = {}
         self._util = _Utilisation()
         self._end: tuple[int, int] = (0, 0)
 
@@ -109,12 +113,21 @@ class ChangepointAnalyzer(SweepAnalyzer):
 
     def on_observation(self, tick: int, seen: Observation) -> None:  # noqa: ARG002
         """Note what a process is built with."""
-        framework = None if seen.data is None else seen.data.get("framework")
-        if isinstance(framework, str) and seen.uuid is not None and seen.pid is not None:
-            key = SeriesKey(seen.uuid, seen.pid, seen.start_time, seen.life)
-            self._frameworks[key] = framework
-            if key in self._series:
-                self._series[key].story.namer.framework = framework
+        if seen.uuid is None or seen.pid is None:
+            return
+        data = seen.data or {}
+        framework, command = (
+            data.get("framework"),
+            data.get("command", data.get("cmdline", seen.name)),
+        )
+        key = SeriesKey(seen.uuid, seen.pid, seen.start_time, seen.life)
+        facts = (
+            framework if isinstance(framework, str) else None,
+            command if isinstance(command, str) else None,
+        )
+        self._told[key] = facts
+        if key in self._series:
+            self._series[key].story.namer.learn(*facts)
 
     def on_change(self, tick: int, change: Change) -> None:
         """Close the run that ends here and open the next."""
@@ -130,6 +143,7 @@ class ChangepointAnalyzer(SweepAnalyzer):
                 return  # another column of the device changed
             series.travel += abs(change.used - before)
             series.changes += 1
+            series.falls += change.used < before
             if series.partition.move(self._edge(tick, key, series, before, change.used)):
                 self._report(tick, key, series, series.partition.settle())
         series.age = 0
@@ -141,7 +155,7 @@ class ChangepointAnalyzer(SweepAnalyzer):
     def on_gone(self, tick: int, key: SeriesKey) -> None:
         """The series has ended: everything is final."""
         series = self._series.pop(key, None)
-        self._frameworks.pop(key, None)
+        self._told.pop(key, None)
         if series is not None:
             value = series.partition.value
             self._finish(tick, key, series, self._edge(tick, key, series, value, value))
@@ -153,7 +167,7 @@ class ChangepointAnalyzer(SweepAnalyzer):
             series = self._series[key]
             value = series.partition.value
             util = self._util.last(key.uuid)
-            edge = Edge(ns, t_us, value, value, series.travel, series.changes, *util)
+            edge = Edge(ns, t_us, value, value, series.travel, series.changes, series.falls, *util)
             self._finish(None, key, series, edge)
         self._series.clear()
 
@@ -179,12 +193,12 @@ class ChangepointAnalyzer(SweepAnalyzer):
         key = change.key
         edge = Edge(
             self._mono[tick], int(self._present.block.t_us[tick]), change.used, change.used,
-            0, 0, *self._util.at(key.uuid, tick),
+            0, 0, 0, *self._util.at(key.uuid, tick),
         )  # fmt: skip
         size = self.ignore_bytes / MIB
         partition = Partition(
             edge,
-            penalty=size * size * self.ignore_s / 2,
+            penalty=max(size * size * self.ignore_s / 2, self.noise_factor * QUANTUM_MIB2_S),
             noise_factor=self.noise_factor,
             noise_below_s=self.ignore_s,
             line_ratio=self.line_ratio,
@@ -195,15 +209,15 @@ class ChangepointAnalyzer(SweepAnalyzer):
         namer = Namer(
             born_ns=_start_ns(key, edge.ns),
             total=self._totals.get(key.uuid),
-            framework=self._frameworks.get(key),
             device=key.pid is None,
         )
+        namer.learn(*self._told.get(key, (None, None)))
         return _Series(edge, partition, Story(namer))
 
     def _edge(self, tick: int, key: SeriesKey, series: _Series, before: int, after: int) -> Edge:
         return Edge(
             self._mono[tick], int(self._present.block.t_us[tick]), before, after,
-            series.travel, series.changes, *self._util.at(key.uuid, tick),
+            series.travel, series.changes, series.falls, *self._util.at(key.uuid, tick),
         )  # fmt: skip
 
     def _judge_held(self, tick: int, key: SeriesKey, series: _Series) -> None:

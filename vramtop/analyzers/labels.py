@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from vramtop.analyzers.segments import Edge, Piece
+from vramtop.stats.constline import RESTLESS
 from vramtop.units import GIB, MIB, NS_PER_S, US_PER_S
 
 SERVERS = frozenset(
@@ -13,8 +14,17 @@ SERVERS = frozenset(
         "lmdeploy",
     )
 )  # fmt: skip
+SERVING_WORDS = frozenset(
+    (
+        "serve", "server", "serving", "inference", "infer", "predict", "generate", "evaluate",
+        "vllm", "sglang", "ollama", "llama", "tritonserver", "tgi",
+    )
+)  # fmt: skip
+NOTEBOOK_WORDS = frozenset(("ipykernel", "jupyter", "notebook"))
 POOLS = frozenset(("vllm", "sglang", "tgi", "jax", "tensorflow"))
 """What takes a pool by plan; a full GPU says nothing there."""
+
+SERVER, NOTEBOOK, OTHER = "server", "notebook", "other"
 
 MOVE_BYTES = 64 * MIB
 """Less than this, or than a hundredth of the level, is no move."""
@@ -22,6 +32,8 @@ REST_S = 30.0
 """A level held for this long at work ends a start-up."""
 IDLE_REST_S = 120.0
 """The same where nothing computes: it may still be loading."""
+FALL_BYTES = 16 * MIB
+"""A fall is told from this size on: allocators seldom give back without a reason."""
 STEP_S = 3.0
 """A jump between two rests has this time to its own name."""
 STARTUP_S = 1200.0
@@ -30,6 +42,11 @@ WARM_S = 90.0
 """Nor does what follows the loading."""
 BUSY_PCT, IDLE_PCT = 15.0, 3.0
 """Utilisation above which a process works, and below which it does nothing."""
+
+RETURNING = frozenset(
+    ("checkpoint_save", "batch_processing", "epoch_boundary", "request_burst", "gc_collection")
+)
+"""After these the level that comes back is no news."""
 
 Named = list[tuple[Piece, str]]
 
@@ -40,30 +57,36 @@ class Namer:
     Args:
         born_ns: When the process began; for a device, when it was first seen.
         total: Size of the device in bytes, None if unknown.
-        framework: What the process is built with, None if unknown.
         device: It is a device's series, not a process's.
 
     Attributes:
+        framework: What the process is built with, None if unknown.
+        role: `SERVER`, `NOTEBOOK` or `OTHER`; see `role_of`.
         anchor: The last rest: what a bump is measured against.
     """
 
     __slots__ = (
-        "_bumps", "_label", "_stage", "_warm_ns", "anchor", "born_ns", "device", "framework",
-        "total",
+        "_bumps", "_label", "_stage", "_step", "_warm_ns", "anchor", "born_ns", "device", "framework",
+        "role", "total",
     )  # fmt: skip
 
-    def __init__(
-        self, *, born_ns: int, total: int | None, framework: str | None, device: bool
-    ) -> None:
+    def __init__(self, *, born_ns: int, total: int | None, device: bool) -> None:
         self.born_ns = born_ns
         self.total = total
-        self.framework = framework
+        self.framework: str | None = None
         self.device = device
+        self.role = OTHER
         self.anchor: Piece | None = None
         self._label = ""
         self._stage = "done" if device else "load"
         self._warm_ns = 0
+        self._step = 0
         self._bumps: tuple[Piece, ...] = ()
+
+    def learn(self, framework: str | None, command: str | None) -> None:
+        """What the process says of itself."""
+        self.framework = framework
+        self.role = role_of(framework, command)
 
     def starting(self, piece: Piece) -> bool:
         """Whether the process has not come to rest at its working size yet."""
@@ -75,6 +98,8 @@ class Namer:
         over = (
             start.ns - self.born_ns > STARTUP_S * NS_PER_S
             or (self._stage != "load" and start.ns - self._warm_ns > WARM_S * NS_PER_S)
+            or (self._stage != "load" and piece.seconds > WARM_S and trend(piece) != 0)
+            or (self._stage != "load" and piece.seconds > WARM_S and piece.model == RESTLESS)
             or (busy and self._stage == "load" and piece.seconds > 60 and trend(piece) != 0)
             or (busy and start.after + move(start.before) < start.before)
         )
@@ -114,15 +139,18 @@ class Namer:
         base = start.before
         jump = start.after - base
         util = piece.util_pct
-        rest_s = IDLE_REST_S if util is not None and util < BUSY_PCT else REST_S
+        lazy = self.role == NOTEBOOK or (util is not None and util < BUSY_PCT)
+        rest_s = IDLE_REST_S if lazy else REST_S
         resting = trend(piece) == 0 and piece.seconds >= rest_s
         stage, label = self._stage, self._label
         if self._pool(piece, jump):
             self._enter("pool", start)
             return self._first(piece, STEP_S, "pre_allocation", self._after_pool, resting=resting)
         if stage == "load":
-            grown = max(jump, piece.end.before - base)
-            if base > 0 and grown > max(base // 2, 512 * MIB) and (util is None or util >= 20):
+            # Loading goes in steps of about one size; the first work takes far more at once.
+            usual, self._step = self._step, max(self._step, jump, _step(piece))
+            working = util is None or util >= BUSY_PCT
+            if working and 0 < 2 * usual < jump and jump > max(base // 4, 512 * MIB):
                 self._enter("warm", start)
                 return self._first(piece, STEP_S, "warmup", self._rest, resting=resting)
             return self._first(piece, 0.0, "initialization", self._rest, resting=resting)
@@ -189,22 +217,44 @@ class Namer:
         if way < 0:
             return [(piece, self._falling(piece, -piece.delta, last=last))]
         if piece.spread > move(piece.level):
-            return [(piece, "batch_processing")]
+            return [(piece, "fragmentation" if self._splinters(piece) else "batch_processing")]
         jump = start.after - start.before
         anchor = self.anchor
-        back = anchor is not None and abs(piece.level - anchor.level) <= move(anchor.level)
-        if abs(jump) <= move(start.before) or back:
+        back = (
+            self._label in RETURNING
+            and anchor is not None
+            and abs(piece.level - anchor.level) <= move(anchor.level)
+        )
+        small = move(start.before) if jump > 0 else FALL_BYTES
+        if abs(jump) < small or back:
             return [(piece, self._rest(piece))]
         step = "allocation_event" if jump > 0 else self._falling(piece, -jump, last=last)
         if piece.seconds <= 2 * STEP_S:
             return [(piece, step)]
         return _split(piece, STEP_S, step, self._rest(piece))
 
+    def _splinters(self, piece: Piece) -> bool:
+        """Whether it rose in many steps for minutes and fell seldom and far.
+
+        That is how a cache of splinters goes: it grows until the allocator, out of room, gives
+        all unused segments back at once. Work that comes and goes falls every few seconds.
+        """
+        falls, changes = piece.falls, piece.changes
+        return (
+            self.role == OTHER
+            and piece.seconds >= 120
+            and changes >= 12
+            and changes >= 5 * falls
+            and piece.seconds >= 30 * falls > 0
+            and 2.0 * changes <= piece.seconds <= 40.0 * changes
+        )
+
     def _rest(self, piece: Piece) -> str:
         """Flat."""
         util = piece.util_pct
-        idle = util is not None and util < IDLE_PCT and piece.seconds >= REST_S / 2
-        if piece.level < 10 * MIB or idle:
+        # Utilisation is the device's. What else computes there is no cell of a notebook.
+        idle = self.role == NOTEBOOK or (util is not None and util < IDLE_PCT)
+        if piece.level < 10 * MIB or (idle and piece.seconds >= REST_S / 2):
             return "idle"
         if piece.seconds < 10:
             return "plateau"
@@ -219,11 +269,14 @@ class Namer:
             return "allocation_event"
         if self._server():
             return "cache_filling"
+        if self._splinters(piece):
+            return "fragmentation"
         if piece.seconds >= 300:
             return "memory_leak"
-        if self.total is not None and start * 10 > self.total * 7:
+        full = self.total is not None and start * 10 > self.total * 7
+        if full and self._label != "memory_leak":
             return "memory_pressure"
-        if stairs and piece.seconds < 300 and piece.start.ns - self.born_ns < 900 * NS_PER_S:
+        if piece.seconds < 200 and (stairs or _stepped(piece)):
             return "gradient_steps"
         return "memory_leak" if piece.seconds >= 120 else "memory_growth"
 
@@ -240,7 +293,7 @@ class Namer:
         return "releasing_memory"
 
     def _server(self) -> bool:
-        return self.framework in SERVERS
+        return self.role == SERVER
 
 
 def move(level: int) -> int:
@@ -254,6 +307,33 @@ def trend(piece: Piece) -> int:
     if abs(drift) < move(piece.level) or abs(drift) < 2.5 * piece.spread:
         return 0
     return 1 if drift > 0 else -1
+
+
+def _step(piece: Piece) -> int:
+    """Mean size of the changes inside, bytes."""
+    return piece.travel // piece.changes if piece.changes else 0
+
+
+def _stepped(piece: Piece) -> bool:
+    """Whether it went in separate steps, each held for some seconds."""
+    changes = piece.changes
+    return (
+        changes >= 4
+        and 4.0 * changes <= piece.seconds <= 40.0 * changes
+        and piece.travel >= 32 * MIB * changes
+    )
+
+
+def role_of(framework: str | None, command: str | None) -> str:
+    """What a process is there for, as far as its framework and the words of its command say."""
+    words = set() if command is None else set(_words(command))
+    if framework in SERVERS or words & SERVING_WORDS:
+        return SERVER
+    return NOTEBOOK if words & NOTEBOOK_WORDS else OTHER
+
+
+def _words(text: str) -> list[str]:
+    return "".join(one if one.isalnum() else " " for one in text.lower()).split()
 
 
 def _split(piece: Piece, seconds: float, first: str, then: str) -> Named:

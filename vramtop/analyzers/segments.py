@@ -40,7 +40,7 @@ class Edge(NamedTuple):
         ns, t_us: Boot-time and wall clock.
         before, after: Level in bytes on either side.
         travel: Sum of all absolute changes of the series up to here, bytes.
-        changes: How many there were.
+        changes, falls: How many there were, and how many of them downward.
         util_sum, util_count: Utilisation of the device in percent, summed over its readings up
             to here, and how many there were.
     """
@@ -51,6 +51,7 @@ class Edge(NamedTuple):
     after: int
     travel: int
     changes: int
+    falls: int
     util_sum: int
     util_count: int
 
@@ -97,6 +98,11 @@ class Piece:
     def changes(self) -> int:
         """How many changes of level lie inside."""
         return max(self.end.changes - (self.end.after != self.end.before) - self.start.changes, 0)
+
+    @property
+    def falls(self) -> int:
+        """How many of them are downward."""
+        return max(self.end.falls - (self.end.after < self.end.before) - self.start.falls, 0)
 
     @property
     def util_pct(self) -> float | None:
@@ -150,8 +156,8 @@ class Partition:
     """
 
     __slots__ = (
-        "_fpop", "_moments", "_noise", "_root", "birth_ns", "constline", "last", "noise_below_ns",
-        "noise_factor", "penalty", "run_ns", "since_ns", "value",
+        "_fpop", "_moments", "_noise", "_root", "birth_ns", "constline", "last", "noise_factor",
+        "penalty", "run_ns", "since_ns", "value",
     )  # fmt: skip
 
     def __init__(
@@ -168,14 +174,13 @@ class Partition:
     ) -> None:
         self.penalty = penalty
         self.noise_factor = noise_factor
-        self.noise_below_ns = round(noise_below_s * NS_PER_S)
         self.birth_ns = edge.ns
         self.value = edge.after
         self.since_ns = edge.ns
         self.run_ns = edge.ns
         self.last = edge
         self._moments = Moments()
-        self._noise = NoiseScale()
+        self._noise = NoiseScale(below=round(noise_below_s * MS_PER_S))
         self._fpop = Fpop(penalty=penalty)
         self._root = self._fpop.newest
         self._root.tag = (edge, self._moments)

@@ -23,6 +23,16 @@ BUMP_S = 90.0
 """A bump returns within this time to the level it left."""
 STAIR_S = 600.0
 """Steps of a staircase may be this far apart."""
+GROWS_ON = frozenset(
+    (
+        "initialization", "warmup", "allocation_event", "cache_filling", "memory_growth",
+        "memory_leak", "gradient_steps", "fragmentation", "batch_processing", "cleanup",
+        "cooldown", "releasing_memory", "cache_eviction", "memory_pressure",
+    )
+)  # fmt: skip
+"""Neighbours that are both called so are one segment."""
+HOLD_S = 60.0
+"""What might grow on is told when nothing has followed it for this long."""
 MAX_PENDING = 64
 """If more stretches wait, the oldest are joined."""
 
@@ -68,7 +78,10 @@ class Story:
 
     def waited(self, now_ns: int) -> list[Segmented]:
         """The open level has held until now."""
-        return self._told(now_ns, ended=False)
+        found = self._told(now_ns, ended=False)
+        held = self._held
+        waits = self._pending or (held and now_ns - held[0].end.ns < HOLD_S * NS_PER_S)
+        return found if waits else found + self._release()
 
     def finish(self) -> list[Segmented]:
         """Nothing more will come."""
@@ -96,7 +109,7 @@ class Story:
             self._held = (joined((held[0], piece)), label)
             return []
         found = self._release()
-        if label in {"initialization", "warmup"}:
+        if label in GROWS_ON:
             self._held = (piece, label)
         else:
             found.append(_segmented(piece, label))
