@@ -89,15 +89,14 @@ class Changed:
     def of_devices(self, keys: tuple[SeriesKey, ...]) -> list[Change]:
         """Those of devices, one object each."""
         where = self.device
-        return list(
-            map(
-                Change,
-                self.tick[where].tolist(),
-                [keys[index] for index in self.series[where].tolist()],
-                self.used[where].tolist(),
-                *(column.tolist() for column in self.columns),
-            )
+        rows = zip(
+            self.tick[where].tolist(),
+            [keys[index] for index in self.series[where].tolist()],
+            self.used[where].tolist(),
+            *(column.tolist() for column in self.columns),
+            strict=True,
         )
+        return list(map(_new, repeat(Change), rows))
 
     def of_processes(self, keys: tuple[SeriesKey, ...]) -> list[Change]:
         """Those of processes, one object each."""

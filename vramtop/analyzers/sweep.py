@@ -151,31 +151,17 @@ class SweepAnalyzer:
     def _sweep(self, view: View) -> None:
         deaf = type(self).on_change is SweepAnalyzer.on_change
         changes = view.changes_of(NOTHING if deaf else self.follows)
-        extra = self._extra(view)
-        if extra:
-            self._mixed(changes, extra)
-        else:
-            # The same without a sort: most blocks hold nothing but changes.
-            mono, wakes, on_change = self._mono, self._wakes, self.on_change
-            present = -1
-            for change in changes:
-                tick = change[0]
-                if tick != present:
-                    present = tick
-                    if wakes and wakes[0][0] <= mono[tick - 1]:
-                        self._wake_until(tick)
-                    self._clock_ns = mono[tick]
-                on_change(tick, change)
-        self._wake_until(len(view.block))
-
-    def _mixed(self, changes: list[Change], extra: list[tuple[int, int, Any]]) -> None:
-        calls: list[tuple[int, int, Any]] = [(change.tick, _CHANGE, change) for change in changes]
-        for tick, kind, item in sorted(calls + extra, key=_order):
+        done = 0
+        for tick, kind, item in sorted(self._extra(view), key=_order):
+            # Of its own tick, what comes before changes goes before them.
+            bound = tick + (kind > _CHANGE)
+            if done < len(changes) and changes[done][0] < bound:
+                stop = bisect_left(changes, bound, done, key=_tick_of)
+                self._each_change(changes[done:stop])
+                done = stop
             self._wake_until(tick)
             self._clock_ns = self._mono[tick]
-            if kind == _CHANGE:
-                self.on_change(tick, item)
-            elif kind == _GONE:
+            if kind == _GONE:
                 self.on_gone(tick, item.key)
             elif kind == _OBSERVATION:
                 self.on_observation(tick, item)
@@ -184,6 +170,20 @@ class SweepAnalyzer:
                 self.on_signal(tick, name, signal.key, signal.value)
             else:
                 self.on_found(tick, *item)
+        self._each_change(changes[done:] if done else changes)
+        self._wake_until(len(view.block))
+
+    def _each_change(self, changes: list[Change]) -> None:
+        mono, wakes, on_change = self._mono, self._wakes, self.on_change
+        present = -1
+        for change in changes:
+            tick = change[0]
+            if tick != present:
+                present = tick
+                if wakes and wakes[0][0] <= mono[tick]:
+                    self._wake_until(tick)
+                self._clock_ns = mono[tick]
+            on_change(tick, change)
 
     def _extra(self, view: View) -> list[tuple[int, int, Any]]:
         """All calls that are no changes."""
@@ -236,3 +236,7 @@ class SweepAnalyzer:
 
 def _order(call: tuple[int, int, Any]) -> tuple[int, int]:
     return call[0], call[1]
+
+
+def _tick_of(change: Change) -> int:
+    return change.tick
