@@ -9,7 +9,7 @@ per block with NumPy, in integers, and never depend on where blocks end.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import repeat
+from itertools import compress, repeat
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -86,29 +86,16 @@ class Changed:
     device: IntArray  # indices of those of devices
     columns: tuple[IntArray, IntArray, IntArray]  # free, total, reserved; of devices alone
 
-    def of_devices(self, keys: tuple[SeriesKey, ...]) -> list[Change]:
-        """Those of devices, one object each."""
-        where = self.device
-        rows = zip(
-            self.tick[where].tolist(),
-            [keys[index] for index in self.series[where].tolist()],
-            self.used[where].tolist(),
-            *(column.tolist() for column in self.columns),
-            strict=True,
-        )
-        return list(map(_new, repeat(Change), rows))
-
-    def of_processes(self, keys: tuple[SeriesKey, ...]) -> list[Change]:
-        """Those of processes, one object each."""
-        tick, series, used = self.tick, self.series, self.used
-        if len(self.device):
-            where = np.ones(len(tick), bool)
-            where[self.device] = False
-            tick, series, used = tick[where], series[where], used[where]
-        whose = [keys[index] for index in series.tolist()]
-        rest = repeat(NULL)
+    def objects(self, keys: tuple[SeriesKey, ...]) -> list[Change]:
+        """One object each."""
+        rest = []
+        for column in self.columns:
+            whole = np.full(len(self.tick), NULL, np.int64)
+            whole[self.device] = column
+            rest.append(whole.tolist())
+        whose = [keys[index] for index in self.series.tolist()]
+        rows = zip(self.tick.tolist(), whose, self.used.tolist(), *rest, strict=True)
         # The constructor is half of the cost of a restless block; this skips it.
-        rows = zip(tick.tolist(), whose, used.tolist(), rest, rest, rest)  # noqa: B905
         return list(map(_new, repeat(Change), rows))
 
 
@@ -180,21 +167,17 @@ class View:
         changed = self._changed
         if changed is None or whose == NOTHING:
             return []
-        if whose == DEVICES:
-            return changed.of_devices(self.block.keys)
+        if whose == ALL:
+            return changed.objects(self.block.keys)
+        wanted = np.zeros(len(changed.tick), bool)
+        wanted[changed.device] = True
         if whose == PROCESSES:
-            return changed.of_processes(self.block.keys)
-        devices, processes = self.changes_of(DEVICES), self.changes_of(PROCESSES)
-        # Devices come before processes within a tick, and the sort keeps what is in order.
-        return sorted(devices + processes, key=_tick_of) if devices else processes
+            wanted = ~wanted
+        return list(compress(self.changes_of(ALL), wanted.tolist()))
 
     def publish(self, name: str, tick: int, key: SeriesKey, value: object) -> None:
         """Tell the analyzers that run later in this block."""
         self.signals.setdefault(name, []).append(Signal(tick, key, value))
-
-
-def _tick_of(change: Change) -> int:
-    return change.tick
 
 
 class Facts:
