@@ -68,8 +68,10 @@ def judge(low: IntArray, high: IntArray, *, floor: int) -> Motion:
         return Motion(kind, rate, confidence)
     swings = np.maximum(high - low, 0)
     moved = swings > 0
-    # Three movements are the least that is anything; two, or none of late, are steps.
-    busy = (_in_window(moved, REACH) >= 3) & (_in_window(moved, 3 * _PART) >= 1)
+    # To and fro takes three movements within five minutes, one way six on the longest scale and
+    # four on the others; fewer, or none of late, are steps.
+    busy = (_in_window(moved, 60) >= 3) | (_in_window(moved, REACH) >= 6)
+    busy &= _in_window(moved, 3 * _PART) >= 1
     rows, columns = np.nonzero(busy[:, 1:])
     if not len(rows):
         return Motion(kind, rate, confidence)
