@@ -195,24 +195,31 @@ class ChangepointAnalyzer(SweepAnalyzer):
             self._mono[tick], int(self._present.block.t_us[tick]), change.used, change.used,
             0, 0, 0, *self._util.at(key.uuid, tick),
         )  # fmt: skip
-        size = self.ignore_bytes / MIB
-        partition = Partition(
-            edge,
-            penalty=max(size * size * self.ignore_s / 2, self.noise_factor * QUANTUM_MIB2_S),
-            noise_factor=self.noise_factor,
-            noise_below_s=self.ignore_s,
-            line_ratio=self.line_ratio,
-            restless_ratio=self.restless_ratio,
-            restless_s=self.restless_s,
-            max_candidates=self.max_candidates,
-        )
         namer = Namer(
             born_ns=_start_ns(key, edge.ns),
             total=self._totals.get(key.uuid),
             device=key.pid is None,
         )
         namer.learn(*self._told.get(key, (None, None)))
-        return _Series(edge, partition, Story(namer))
+        return _Series(edge, self._partition(edge, key), self._story(namer))
+
+    def _partition(self, edge: Edge, key: SeriesKey) -> Partition:  # noqa: ARG002 - see posthoc
+        return Partition(edge, **self._options())
+
+    def _story(self, namer: Namer) -> Story:
+        return Story(namer)
+
+    def _options(self) -> dict[str, Any]:
+        size = self.ignore_bytes / MIB
+        return {
+            "penalty": max(size * size * self.ignore_s / 2, self.noise_factor * QUANTUM_MIB2_S),
+            "noise_factor": self.noise_factor,
+            "noise_below_s": self.ignore_s,
+            "line_ratio": self.line_ratio,
+            "restless_ratio": self.restless_ratio,
+            "restless_s": self.restless_s,
+            "max_candidates": self.max_candidates,
+        }
 
     def _edge(self, tick: int, key: SeriesKey, series: _Series, before: int, after: int) -> Edge:
         return Edge(

@@ -216,14 +216,19 @@ class Partition:
     def _close(self, edge: Edge) -> Node:
         now = edge.ns
         value = self.value
-        moments = self._moments = self._moments.after(
-            value, (now - self.birth_ns) // NS_PER_MS, POINT_MS
-        )
+        moments = self._after(edge)
         # Two ticks may carry the same time; a run has some weight all the same.
         weight = (now - self.run_ns) / NS_PER_S or 1e-9
         self.run_ns = now
         self.last = edge
         return self._fpop.push(value / MIB, weight, (edge, moments))
+
+    def _after(self, edge: Edge) -> Moments:
+        """Integrals up to `edge`, where a run ends."""
+        self._moments = self._moments.after(
+            self.value, (edge.ns - self.birth_ns) // NS_PER_MS, POINT_MS
+        )
+        return self._moments
 
     def _new_penalty(self) -> bool:
         """Begin an epoch if the noise asks for quite another penalty."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import pairwise
 
-from vramtop.analyzers.labels import Namer, move, trend
+from vramtop.analyzers.labels import Named, Namer, move, trend
 from vramtop.analyzers.segments import Edge, Piece, joined
 from vramtop.units import NS_PER_S
 
@@ -90,7 +90,6 @@ class Story:
 
     def _told(self, now_ns: int, *, ended: bool) -> list[Segmented]:
         found: list[Segmented] = []
-        namer = self.namer
         while self._pending:
             count, bump = self._group(now_ns, ended=ended)
             if count == 0:
@@ -98,9 +97,12 @@ class Story:
             group, self._pending = self._pending[:count], self._pending[count:]
             piece = group[0] if count == 1 else joined(group)
             last = ended and not self._pending
-            for part, label in namer.name(piece, bump=bump, stairs=count > 1, last=last):
+            for part, label in self._names(piece, bump=bump, stairs=count > 1, last=last):
                 found += self._tell(part, label)
         return found
+
+    def _names(self, piece: Piece, *, bump: bool, stairs: bool, last: bool) -> Named:
+        return self.namer.name(piece, bump=bump, stairs=stairs, last=last)
 
     def _tell(self, piece: Piece, label: str) -> list[Segmented]:
         """Neighbours of one name at the start are one segment; the rest is said at once."""
@@ -112,12 +114,12 @@ class Story:
         if label in GROWS_ON:
             self._held = (piece, label)
         else:
-            found.append(_segmented(piece, label))
+            found.append(segmented(piece, label))
         return found
 
     def _release(self) -> list[Segmented]:
         held, self._held = self._held, None
-        return [] if held is None else [_segmented(*held)]
+        return [] if held is None else [segmented(*held)]
 
     # -- what belongs together -------------------------------------------------------------
 
@@ -205,5 +207,6 @@ def _held(piece: Piece, now_ns: int) -> bool:
     return now_ns - piece.end.ns >= REST_S * NS_PER_S
 
 
-def _segmented(piece: Piece, label: str) -> Segmented:
+def segmented(piece: Piece, label: str) -> Segmented:
+    """The stretch under its name."""
     return Segmented(piece.start, piece.end, label, piece.level, piece.delta, piece.slope)

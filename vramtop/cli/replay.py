@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +14,7 @@ import click
 
 from vramtop.errors import UsageError
 from vramtop.events import Event
-from vramtop.units import US_PER_S, format_time
+from vramtop.units import US_PER_S, format_bytes, format_time
 
 if TYPE_CHECKING:
     from datetime import tzinfo
@@ -34,6 +34,11 @@ if TYPE_CHECKING:
     "--derived", type=click.Path(dir_okay=False, path_type=Path), metavar="OUT.parquet",
     help="Write per-tick series of phase, risk and verdict.",
 )  # fmt: skip
+@click.option(
+    "--changepoints", "method", metavar="METHOD",
+    help="Find changepoints afterwards: ruptures:l2, l1, rbf or normal; crops: print how many "
+    "there are if changes up to a size are ignored.",
+)  # fmt: skip
 def command(
     file: str,
     events: bool,  # noqa: ARG001 - the viewer will be the other way
@@ -43,6 +48,7 @@ def command(
     at: str | None,
     speed: float | None,
     derived: Path | None,
+    method: str | None,
 ) -> None:
     """Run a recording through the analyzers again and print what they conclude.
 
@@ -57,6 +63,10 @@ def command(
         )
     if derived is not None:
         _check_derived(derived, Path(file))
+    if method is not None:
+        from vramtop.engine.posthoc import check_method
+
+        check_method(method)
     played = _stream() if file == "-" else _recording(Path(file))
     start, stop = _time(from_, played), _time(to, played)
     if at is not None:
@@ -67,7 +77,10 @@ def command(
         from vramtop.engine.cut import until
 
         blocks = until(blocks, stop)
-    stream = _run(blocks, derived)
+    if method == "crops":
+        _print_sensitivities(blocks, as_json=as_json)
+        return
+    stream = _run(blocks, derived, method)
     if start is not None:
         stream = (event for event in stream if event.t_us >= start)
     _print(stream, played.zone, as_json, speed)
@@ -137,11 +150,18 @@ def _warn_cut() -> None:
     click.echo("the stream broke off: what came is replayed, the end is missing", err=True)
 
 
-def _run(blocks: Iterable[Block], derived: Path | None) -> Iterator[Event]:
+def _run(
+    blocks: Iterable[Block], derived: Path | None, method: str | None = None
+) -> Iterator[Event]:
     from vramtop.engine import Engine
     from vramtop.engine.cut import replay
 
-    engine = Engine()
+    if method is None:
+        engine = Engine()
+    else:
+        from vramtop.engine.posthoc import engine_with
+
+        engine = engine_with(method, lambda text: click.echo(text, err=True))
     if derived is not None:
         from vramtop.export.derived import write_derived
 
@@ -203,3 +223,17 @@ def _print_state(played: _Played, at_us: int | None, *, as_json: bool) -> None:
         else:
             click.echo(row.as_text())
     click.echo(f"as of {format_time(at_us, played.zone)} ({at_us / US_PER_S:.3f})", err=True)
+
+
+def _print_sensitivities(blocks: Iterable[Block], *, as_json: bool) -> None:
+    from vramtop.engine.posthoc import sensitivities
+
+    for found in sensitivities(blocks):
+        if as_json:
+            click.echo(json.dumps(asdict(found)))
+            continue
+        about = found.uuid if found.pid is None else f"{found.uuid} pid {found.pid}"
+        sizes = f"{format_bytes(found.low_bytes)} to {format_bytes(found.high_bytes)}"
+        count = "1 changepoint" if found.changes == 1 else f"{found.changes} changepoints"
+        more = "" if found.whole else " (not all steps were searched)"
+        click.echo(f"{about}: ignoring {sizes} for 10 s, {count}{more}")
