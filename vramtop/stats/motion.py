@@ -72,62 +72,74 @@ def judge(low: IntArray, high: IntArray, *, floor: int) -> Motion:
     # four on the others; fewer, or none of late, are steps.
     busy = (_in_window(moved, 60) >= 3) | (_in_window(moved, REACH) >= 6)
     busy &= _in_window(moved, 3 * _PART) >= 1
-    rows, columns = np.nonzero(busy[:, 1:])
-    if not len(rows):
+    busy = busy[:, 1:]
+    chosen = np.flatnonzero(busy.any(axis=1))
+    if not len(chosen):
         return Motion(kind, rate, confidence)
-    at = columns + REACH
+    rows, columns = np.nonzero(busy[chosen])
+    found = _judge(low[chosen], high[chosen], swings[chosen], rows, columns + REACH, floor)
+    rows = chosen[rows]
+    kind[rows, columns], rate[rows, columns] = found[0], found[1]
+    confidence[rows, columns] *= np.maximum(found[2], 0.0)
+    return Motion(kind, rate, confidence)
+
+
+def _judge(
+    low: IntArray, high: IntArray, swings: IntArray, rows: IntArray, at: IntArray, floor: int
+) -> tuple[npt.NDArray[np.int8], FloatArray, FloatArray]:
+    """(kind, bytes per bucket, how sure) at each of the places (rows, at)."""
     edges = _Edges(low, high, rows, at)
     travel = np.zeros((len(low), low.shape[1] + 1), np.int64)
     np.add.accumulate(swings, axis=1, out=travel[:, 1:])
-    travelled = {
-        width: travel[rows, at + 1] - travel[rows, at + 1 - width] for width in (12, 60, REACH)
-    }
+    upto = travel[rows, at + 1]
+    far, middling, near = (upto - travel[rows, at + 1 - width] for width in (REACH, 60, _PART))
     uppers, lowers = edges.groups(_PART, REACH // _PART)
-    # Highest and lowest of the last 1, 2, 5 and 10 minutes-worth of buckets.
-    top, bottom = (
-        np.maximum.accumulate(uppers[::-1], axis=0),
-        np.minimum.accumulate(lowers[::-1], axis=0),
-    )
-    spread = np.maximum(top - bottom, 0)
+    # Highest and lowest of the last 1, 2, ... 10 minutes' worth of buckets.
+    top = np.maximum.accumulate(uppers[::-1], axis=0)
+    spread = np.maximum(top - np.minimum.accumulate(lowers[::-1], axis=0), 0)
     least = np.maximum(4 * floor, top[0] // 50)
-    restless = travelled[REACH] >= 3 * spread[-1]
-    fro = (spread[0] > least) & (travelled[12] >= 3 * spread[0])
-    fro |= (spread[4] > least) & (travelled[60] >= 3 * spread[4]) & (spread[1] > least)
+    fro = (spread[0] > least) & (near >= 3 * spread[0])
+    fro |= (spread[4] > least) & (middling >= 3 * spread[4]) & (spread[1] > least)
     wide = np.maximum(spread[4], least)
     sure = np.where(
         fro,
-        1 - spread[4] / np.maximum(travelled[60], 1),
-        1 - np.minimum(travelled[60], 3 * wide) / (3 * wide),
+        1 - spread[4] / np.maximum(middling, 1),
+        1 - np.minimum(middling, 3 * wide) / (3 * wide),
     )
-    way = np.where(fro, FRO, STILL).astype(np.int8)
+    kind = np.where(fro, FRO, STILL).astype(np.int8)
     slope = np.zeros(len(rows))
-    rises = _Steps(high[:, 1:] > high[:, :-1])
-    falls = _Steps(low[:, 1:] < low[:, :-1])
-    older_top = np.maximum.accumulate(uppers, axis=0)
-    older_bottom = np.minimum.accumulate(lowers, axis=0)
+    restless = far >= 3 * spread[-1]
+    steps: tuple[_Steps, _Steps] | None = None
+    older = np.maximum.accumulate(uppers, axis=0), np.minimum.accumulate(lowers, axis=0)
     for width, groups in reversed(_SCALES):
-        before = REACH // _PART - 1 - -(-width * groups // _PART)
         upper, lower = edges.groups(width, groups)
-        up, down, forward, per_bucket = _one_way(upper, lower, width, floor)
+        which, up, forward, per_bucket = _one_way(upper, lower, width, floor)
+        if not len(which):
+            continue
+        if steps is None:
+            steps = _Steps(high[:, 1:] > high[:, :-1]), _Steps(low[:, 1:] < low[:, :-1])
+        mine, place = rows[which], at[which]
+        goes_on = (step.goes_on(mine, place, width * groups) for step in steps)
+        good = np.where(up, *goes_on)
+        before = REACH // _PART - 1 - -(-width * groups // _PART)
         if before >= 0:
             # Teeth larger than the way are seen whole on the longest scale only.
-            drift = np.abs(upper[-1] - upper[0] + lower[-1] - lower[0])
-            clear = ~restless | (drift >= upper[-1] - lower[-1])
-            up &= clear & (~restless | (edges.upper > older_top[before]))
-            down &= clear & (~restless | (edges.lower < older_bottom[before]))
-        up &= rises.goes_on(rows, at, width * groups)
-        down &= falls.goes_on(rows, at, width * groups)
-        either = up | down
+            drift = np.abs((upper[-1] - upper[0] + lower[-1] - lower[0])[which])
+            new = np.where(
+                up,
+                edges.upper[which] > older[0][before][which],
+                edges.lower[which] < older[1][before][which],
+            )
+            new &= drift >= (upper[-1] - lower[-1])[which]
+            good &= new | ~restless[which]
+        which, up, forward, per_bucket = which[good], up[good], forward[good], per_bucket[good]
+        way = np.where(up, UP, DOWN).astype(np.int8)
         # A way that is hard to see on this scale is measured on a longer one, where it shows.
-        blurred = (forward < _CLEAR) & (way == np.where(up, UP, DOWN))
-        per_bucket = np.where(blurred, slope, per_bucket)
-        way[either] = np.where(up, UP, DOWN)[either]
-        slope[either] = per_bucket[either]
-        sure[either] = forward[either]
-    kind[rows, columns] = way
-    rate[rows, columns] = slope
-    confidence[rows, columns] *= np.maximum(sure, 0.0)
-    return Motion(kind, rate, confidence)
+        blurred = (forward < _CLEAR) & (kind[which] == way)
+        slope[which] = np.where(blurred, slope[which], per_bucket)
+        kind[which] = way
+        sure[which] = forward
+    return kind, slope, sure
 
 
 class _Edges:
@@ -177,30 +189,33 @@ def _rolled(low: IntArray, high: IntArray, *by: int) -> tuple[IntArray, IntArray
 
 def _one_way(
     upper: IntArray, lower: IntArray, width: int, floor: int
-) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_], FloatArray, FloatArray]:
-    """(whether up, whether down, share of movement that was forward, bytes per bucket)."""
+) -> tuple[IntArray, npt.NDArray[np.bool_], FloatArray, FloatArray]:
+    """Where it goes one way: (which, whether up, share of movement forward, bytes per bucket)."""
     groups = len(upper)
-    steps = np.diff(upper, axis=0), np.diff(lower, axis=0)
     rise, lift = upper[-1] - upper[0], lower[-1] - lower[0]
-    drift = rise + lift
-    whole = np.abs(steps[0]).sum(axis=0) + np.abs(steps[1]).sum(axis=0)
-    steady = (np.abs(drift) > 2 * floor) & (2 * np.abs(drift) >= whole) & (lower[0] <= upper[0])
+    # Before a series began its lower edge lies above its upper one.
+    far = (np.abs(rise + lift) > 2 * floor) & ((rise > 0) == (lift > 0)) & (lower[0] <= upper[0])
+    which = np.flatnonzero(far)
+    if len(which) < len(far):
+        upper, lower = upper[:, which], lower[:, which]
+    drift = (rise + lift)[which]
+    up = drift > 0
+    sign = np.where(up, 1, -1)
+    ahead = sign * np.diff(upper, axis=0), sign * np.diff(lower, axis=0)
+    whole = np.abs(ahead[0]).sum(axis=0) + np.abs(ahead[1]).sum(axis=0)
+    leading = np.where(up, upper[-1] - upper[-3], lower[-3] - lower[-1])
+    good = (rise[which] != 0) & (lift[which] != 0) & (leading > 0) & (2 * np.abs(drift) >= whole)
     least = -(-2 * (groups - 1) // 3)
-    found = []
-    for sign, leading in ((1, upper), (-1, lower)):
-        way = steady & (sign * rise > 0) & (sign * lift > 0)
-        way &= sign * (leading[-1] - leading[-3]) > 0
-        for edge in steps:
-            ahead = np.maximum(sign * edge, 0)
-            way &= (ahead > 0).sum(axis=0) >= least
-            way &= 2 * ahead.max(axis=0) <= ahead.sum(axis=0)
-        found.append(way)
-    middle = upper + lower
+    for edge in ahead:
+        forward = np.maximum(edge, 0)
+        good &= (forward > 0).sum(axis=0) >= least
+        good &= 2 * forward.max(axis=0) <= forward.sum(axis=0)
     weights = 2 * np.arange(groups) - (groups - 1)
-    moment = (weights[:, None] * middle).sum(axis=0)
-    # Least squares over groups of equal length; `middle` is twice the middle.
+    # Least squares over groups of equal length; the sum of both edges is twice the middle.
+    moment = (weights[:, None] * (upper + lower)).sum(axis=0)
     slope = moment / (int((weights * weights).sum()) * width)
-    return found[0], found[1], np.minimum(np.abs(drift) / np.maximum(whole, 1), 1.0), slope
+    share = np.minimum(np.abs(drift) / np.maximum(whole, 1), 1.0)
+    return which[good], up[good], share[good], slope[good]
 
 
 def _in_window(flags: npt.NDArray[np.bool_], width: int) -> IntArray:
