@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import random
 
 import numpy as np
 import pytest
@@ -81,6 +82,100 @@ def test_what_is_settled_stays(values, more, penalty):
         online.push(float(value), 1.0)
 
     assert settled.index == 0 or settled.index in online.changepoints()
+
+
+def random_series(draw, count):
+    """One of seven kinds, among them heavy tails and an offset that eats digits."""
+    kind = draw.randrange(7)
+    if kind == 0:
+        return [float(t // draw.randrange(1, 9) * 2) for t in range(count)]
+    if kind == 1:
+        period = draw.randrange(2, 12)
+        return [float(t % period * 8) for t in range(count)]
+    if kind == 2:
+        return list(itertools.accumulate(float(draw.choice((-2, 0, 0, 2))) for _ in range(count)))
+    if kind == 3:
+        return [draw.gauss(0, 1) / max(abs(draw.gauss(0, 1)), 0.05) for _ in range(count)]
+    if kind == 4:
+        return [7.0] * count
+    if kind == 5:
+        return [8e10 + 2.0 * draw.randrange(9) for _ in range(count)]
+    return [draw.gauss(0, 1) + 5 * (t > count // 2) for t in range(count)]
+
+
+def test_cost_equals_that_of_ruptures_on_600_series_of_all_kinds():
+    """Staircases, sawteeth, walks, heavy tails, constants, levels of 8e10; same cost each time."""
+    draw = random.Random(20)
+    for _ in range(600):
+        values = random_series(draw, draw.randrange(2, 80))
+        penalty = draw.choice((0.5, 2.0, 10.0, 50.0, 500.0))
+        online = Fpop(penalty=penalty)
+        for value in values:
+            online.push(value, 1.0)
+        # ruptures works on inner products, which lose the offset's digits.
+        shifted = [value - values[0] for value in values]
+        cuts = KernelCPD(kernel="linear", min_size=1, jump=1).fit(np.array(shifted))
+        least = cost(shifted, [1.0] * len(values), cuts.predict(pen=penalty)[:-1], penalty)
+        found = cost(shifted, [1.0] * len(values), online.changepoints(), penalty)
+
+        assert found == pytest.approx(least, rel=1e-9, abs=1e-7)
+        assert online.cost == pytest.approx(least, rel=1e-9, abs=1e-7)
+        assert online.exact
+
+
+def test_every_prefix_is_at_its_own_optimum():
+    """The stream may end anywhere: what was found by then is optimal for what came by then."""
+    draw = random.Random(3)
+    for _ in range(12):
+        values = random_series(draw, 45)
+        shifted = np.array(values) - values[0]
+        online = Fpop(penalty=10.0)
+        for count, value in enumerate(values, 1):
+            online.push(value, 1.0)
+            if count > 1:
+                cuts = KernelCPD(kernel="linear", min_size=1, jump=1).fit(shifted[:count])
+                ones = [1.0] * count
+                least = cost(shifted[:count], ones, cuts.predict(pen=10.0)[:-1], 10.0)
+                assert online.cost == pytest.approx(least, rel=1e-9, abs=1e-7)
+
+
+def test_cost_equals_that_of_skchange():
+    """A second oracle, where it is installed."""
+    detectors = pytest.importorskip("skchange.change_detectors")
+    draw = random.Random(5)
+    for _ in range(40):
+        values = random_series(draw, 60)
+        shifted = np.array(values) - values[0]
+        online = Fpop(penalty=20.0)
+        for value in values:
+            online.push(value, 1.0)
+        found = detectors.PELT(penalty=20.0).fit(shifted[:, None])
+        cuts = list(found.predict_changepoints(shifted[:, None]))
+        assert online.cost == pytest.approx(
+            cost(shifted, [1.0] * 60, cuts, 20.0), rel=1e-9, abs=1e-7
+        )
+
+
+def test_the_latest_of_equal_partitions_is_taken():
+    """0 1 2 at a penalty of 0.75: cutting before or after the 1 costs the same."""
+    online = Fpop(penalty=0.75)
+    for value in (0.0, 1.0, 2.0):
+        online.push(value, 1.0)
+
+    assert online.changepoints() == [2]
+
+
+def test_a_bound_on_pieces_is_kept_and_told():
+    """The worst curve found keeps over a hundred pieces; held to 16 it says that it guesses."""
+    free, bound = Fpop(penalty=30.0), Fpop(penalty=30.0, max_pieces=16)
+    for t in range(3000):
+        free.push(t**0.5, 1.0)
+        bound.push(t**0.5, 1.0)
+        assert bound.live <= 18
+
+    assert free.exact
+    assert not bound.exact
+    assert bound.cost >= free.cost * (1 - 1e-12)
 
 
 def test_candidates_stay_few_on_a_long_plateau_with_noise():

@@ -56,19 +56,18 @@ class NoiseScale:
             self.count //= 2
 
     def excursion(self) -> tuple[float, float]:
-        """Height and length at the middle of all time; zeros if most of it is no excursion."""
-        height = _median(self._heights, self._still)
-        return (height, _median(self._lengths, 0)) if height > 0.0 else (0.0, 0.0)
+        """Typical height and length of an excursion; zeros unless most of the time is one."""
+        moving = sum(self._heights)
+        if moving <= self._still or moving == 0:
+            return 0.0, 0.0
+        return _median(self._heights, moving), _median(self._lengths, moving)
 
 
-def _median(counts: list[int], zeros: int) -> float:
+def _median(weights: list[int], total: int) -> float:
     """Middle of the power of two that holds the median."""
-    half = (zeros + sum(counts)) / 2
-    seen = zeros
-    if seen >= half:
-        return 0.0
-    for power, count in enumerate(counts):
-        seen += count
-        if seen >= half:
+    seen = 0
+    for power, weight in enumerate(weights):
+        seen += weight
+        if 2 * seen >= total:
             return 0.75 * (1 << power)
-    return 0.0
+    raise ValueError(f"weights add up to less than {total}")
