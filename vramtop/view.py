@@ -218,10 +218,6 @@ class Facts:
             known.append((seq, name))
             self._unsettled.add(key)
 
-    def knows_gpu(self, uuid: str) -> bool:
-        """Whether a GPU has been seen."""
-        return uuid in self._gpu
-
     def learn_gpu(self, seq: int, uuid: str, gpu: int) -> None:
         """A GPU was first seen at tick `seq` as number `gpu`."""
         if uuid not in self._gpu:

@@ -72,8 +72,17 @@ class GapAnalyzer(SweepAnalyzer):
     ) -> None:
         """A device that missed ticks which others had."""
         block = view.block
+        first, newest = int(block.seq[0]), (int(block.seq[-1]), int(block.mono_ns[-1]))
+        # Nearly always a device has a row at every tick, and the ticks are numbered through.
+        through = newest[0] - first == len(block) - 1
+        bounds = block.offsets[: block.n_devices + 1].tolist()
         for index in range(block.n_devices):
             key = block.keys[index]
+            if through and bounds[index + 1] - bounds[index] == len(block):
+                last = self._device_ns.get(key)
+                if last is None or last[0] == first - 1:
+                    self._device_ns[key] = newest
+                    continue
             ticks = block.tick[block.series_rows(index)]
             seqs = block.seq[ticks]
             last = self._device_ns.get(key)

@@ -56,10 +56,6 @@ class Carry:
 
     def _learn(self, block: Block) -> list[Gone]:
         facts, seqs = self.facts, block.seq
-        firsts = block.tick[block.offsets[:-1]].tolist()
-        for key, gpu, first in zip(block.keys, block.gpus, firsts, strict=True):
-            if not facts.knows_gpu(key.uuid):
-                facts.learn_gpu(int(seqs[first]), key.uuid, gpu)
         gone: list[Gone] = []
         for tick, seen in block.observations:
             if seen.what == HOST and seen.name is not None:
@@ -79,9 +75,13 @@ class Carry:
         """The slot of each row, and at which tick slots ended."""
         known = self._slots
         slots = []
-        for key in block.keys:
+        for index, key in enumerate(block.keys):
             slot = known.get(key)
-            slots.append(self._new_slot(key) if slot is None else slot)
+            if slot is None:
+                slot = self._new_slot(key)
+                first = block.tick[block.offsets[index]]
+                self.facts.learn_gpu(int(block.seq[first]), key.uuid, block.gpus[index])
+            slots.append(slot)
         rows = np.repeat(np.array(slots, np.int64), np.diff(block.offsets))
         ended: dict[int, int] = {}
         if gone:
