@@ -21,6 +21,9 @@ from vramtop.samples import (
 from vramtop.units import NS_PER_S
 from vramtop.view import View
 
+EXITS_KEPT = 64
+"""Exit codes that wait for their process to leave the list; normally there is one."""
+
 
 class ObservedAnalyzer(SweepAnalyzer):
     """Turns observations and first sights into events.
@@ -76,7 +79,10 @@ class ObservedAnalyzer(SweepAnalyzer):
             elif seen.what == EXIT and seen.pid is not None:
                 code = (seen.data or {}).get("exit_code")
                 if isinstance(code, int):
+                    self._exit_codes.pop(seen.pid, None)
                     self._exit_codes[seen.pid] = code
+                    if len(self._exit_codes) > EXITS_KEPT:
+                        del self._exit_codes[next(iter(self._exit_codes))]
             elif seen.what == GONE:
                 for dead in deaths.get(tick, []):
                     if dead.pid == seen.pid and dead.uuid == seen.uuid:
