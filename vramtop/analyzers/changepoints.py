@@ -263,8 +263,6 @@ class ChangepointAnalyzer(SweepAnalyzer):
     ) -> None:
         for segment in found:
             start, end = segment.start, segment.end
-            if start.before != start.after:
-                self._announce(tick, key, series, start, "confirmed")
             self._emit(
                 Segment, tick, key,
                 start=start.t_us / US_PER_S,
@@ -275,6 +273,8 @@ class ChangepointAnalyzer(SweepAnalyzer):
                 delta_bytes=segment.delta,
                 slope_bytes_per_s=segment.slope,
             )  # fmt: skip
+            if end.before != end.after:
+                self._announce(tick, key, series, end, "confirmed")
 
     def _announce(
         self, tick: int | None, key: SeriesKey, series: _Series, edge: Edge, state: str
