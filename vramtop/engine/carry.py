@@ -39,6 +39,11 @@ class Carry:
         self._short = Buckets(width_ns=SHORT_NS, count=SHORT_COUNT)
         self._minutes = Buckets(width_ns=MINUTE_NS, count=MINUTE_COUNT)
 
+    def __getstate__(self) -> dict[str, object]:
+        """State between blocks, without free slots; which slot is whose means nothing."""
+        self._compact()
+        return self.__dict__
+
     def view(self, block: Block) -> View:
         """The view of `block`, which follows the last one."""
         gone = self._learn(block)
@@ -122,13 +127,15 @@ class Carry:
             heapq.heappush(self._free, slot)
         if len(self._keys) > 4 * len(self._slots) + 16:
             # A long block with thousands of short lives must not leave its tables behind.
-            keys = list(self._slots)
-            kept = np.array([self._slots[key] for key in keys], np.int64)
-            self._level = self._level[kept]
-            self._short.keep(kept)
-            self._minutes.keep(kept)
-            self._keys, self._free = [*keys], []
-            self._slots = {key: slot for slot, key in enumerate(keys)}
+            self._compact()
+
+    def _compact(self) -> None:
+        kept = np.array(list(self._slots.values()), np.int64)
+        self._level = self._level[kept]
+        self._short.keep(kept)
+        self._minutes.keep(kept)
+        self._keys, self._free = list(self._slots), []
+        self._slots = {key: slot for slot, key in enumerate(self._keys)}
 
     def _ranges(self, closed: Closed, ended: dict[int, int], ticks: int) -> Ranges:
         keys = self._keys
