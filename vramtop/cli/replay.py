@@ -6,7 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,13 @@ import click
 
 from vramtop.errors import UsageError
 from vramtop.events import Event
-from vramtop.units import US_PER_S, format_bytes, format_time
+from vramtop.units import US_PER_S, format_bytes, format_time, parse_size
 
 if TYPE_CHECKING:
     from datetime import tzinfo
 
     from vramtop.blocks import Block
+    from vramtop.engine.whatif import WhatIf
 
 
 @click.command(epilog="Example: vramtop replay run.parquet --events --from oom-60s")
@@ -39,6 +40,13 @@ if TYPE_CHECKING:
     help="Find changepoints afterwards: ruptures:l2, l1, rbf or normal; crops: print how many "
     "there are if changes up to a size are ignored.",
 )  # fmt: skip
+@click.option(
+    "--capacity", metavar="SIZE", help="What if every GPU had so much memory, such as 40GiB?"
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="ANALYZER.PARAM=VALUE",
+    help="Judge with another parameter, such as risk.critical_at=0.8; may be repeated.",
+)  # fmt: skip
 def command(
     file: str,
     events: bool,  # noqa: ARG001 - the viewer will be the other way
@@ -49,6 +57,8 @@ def command(
     speed: float | None,
     derived: Path | None,
     method: str | None,
+    capacity: str | None,
+    settings: tuple[str, ...],
 ) -> None:
     """Run a recording through the analyzers again and print what they conclude.
 
@@ -67,7 +77,13 @@ def command(
         from vramtop.engine.posthoc import check_method
 
         check_method(method)
+    if at is not None and settings:
+        raise UsageError("--at shows readings, which --set does not change", hint="leave one away")
+    what_if = _what_if(capacity, settings)
     played = _stream() if file == "-" else _recording(Path(file))
+    if what_if is not None:
+        click.echo(what_if.conditions(), err=True)
+        played = _under(played, what_if)
     start, stop = _time(from_, played), _time(to, played)
     if at is not None:
         _print_state(played, _time(at, played), as_json=as_json)
@@ -80,10 +96,27 @@ def command(
     if method == "crops":
         _print_sensitivities(blocks, as_json=as_json)
         return
-    stream = _run(blocks, derived, method)
+    stream = _run(blocks, derived, method, what_if)
     if start is not None:
         stream = (event for event in stream if event.t_us >= start)
     _print(stream, played.zone, as_json, speed)
+    if what_if is not None:
+        for line in what_if.summary(played.zone):
+            click.echo(line, err=True)
+
+
+def _what_if(capacity: str | None, settings: tuple[str, ...]) -> WhatIf | None:
+    if capacity is None and not settings:
+        return None
+    from vramtop.engine.whatif import WhatIf, parse_settings
+
+    size = None if capacity is None else parse_size(capacity)
+    return WhatIf(size, parse_settings(settings))
+
+
+def _under(played: _Played, what_if: WhatIf) -> _Played:
+    """The same recording under other conditions."""
+    return replace(played, blocks=lambda: what_if.blocks(played.blocks()), what_if=what_if)
 
 
 def _check_derived(derived: Path, file: Path) -> None:
@@ -102,6 +135,7 @@ class _Played:
     zone: tzinfo
     first_us: int
     last_us: int | None
+    what_if: WhatIf | None = None
 
 
 def _recording(path: Path) -> _Played:
@@ -151,7 +185,10 @@ def _warn_cut() -> None:
 
 
 def _run(
-    blocks: Iterable[Block], derived: Path | None, method: str | None = None
+    blocks: Iterable[Block],
+    derived: Path | None,
+    method: str | None = None,
+    what_if: WhatIf | None = None,
 ) -> Iterator[Event]:
     from vramtop.engine import Engine
     from vramtop.engine.cut import replay
@@ -162,12 +199,15 @@ def _run(
         from vramtop.engine.posthoc import engine_with
 
         engine = engine_with(method, lambda text: click.echo(text, err=True))
+    if what_if is not None:
+        engine = what_if.engine(engine)
     if derived is not None:
         from vramtop.export.derived import write_derived
 
-        yield from write_derived(derived, blocks, engine)
-        return
-    yield from replay(engine, blocks)
+        stream = write_derived(derived, blocks, engine)
+    else:
+        stream = replay(engine, blocks)
+    yield from stream if what_if is None else what_if.events(stream)
 
 
 def _time(text: str | None, played: _Played) -> int | None:
@@ -181,7 +221,11 @@ def _time(text: str | None, played: _Played) -> int | None:
                 f"{text} looks for an event, and a stream is read only once",
                 hint="count from its beginning: +90s",
             )
-        return [event.t_us for event in _run(played.blocks(), None) if event.kind == kind]
+        return [
+            event.t_us
+            for event in _run(played.blocks(), None, None, played.what_if)
+            if event.kind == kind
+        ]
 
     return parse_time(
         text,
