@@ -95,7 +95,7 @@ def _hidden_tenant(machine: Machine, dice: Dice) -> None:
     resident = training.evaluations(
         LARGE.scaled(scale),
         every_s=dice.scale(90.0, 400.0),
-        batch_ratio=dice.between(2.0, 4.0),
+        batch_ratio=dice.between(4.0, 5.5),
         activation_gib=8.0 * scale,
         risk=serving.TENANT,
     )
@@ -108,7 +108,7 @@ def _hidden_tenant(machine: Machine, dice: Dice) -> None:
             command="hidden",
             work=serving.loader(
                 size_gib=dice.between(2.0, 9.0) * scale,
-                leaves_gib=dice.between(0.5, 5.0) * scale if much else None,
+                leaves_gib=dice.between(0.3, 1.5) * scale if much else None,
                 load_s=dice.scale(8.0, 120.0),
                 life_s=dice.scale(300.0, 3000.0),
             ),
@@ -303,7 +303,7 @@ SHARED = (
         text="the notebooks of several people over hours; for some seeds together too much",
     ),
     Scenario(
-        name="hidden-tenant", sizes=SIZES, fill=_hidden_tenant, duration_s=3600.0, ends="mixed",
+        name="hidden-tenant", version=2, sizes=SIZES, fill=_hidden_tenant, duration_s=3600.0, ends="mixed",
         text="a process that no list shows takes memory; for some seeds the next spike fails",
     ),
     Scenario(
