@@ -113,10 +113,10 @@ def sizes():
 
 @pytest.mark.parametrize("name", [*(kind.__name__ for kind in DEFAULT_ANALYZERS), "Carry"])
 def test_after_a_week_no_part_of_the_engine_is_larger_than_after_a_day(name, sizes):
-    """Levels that never rest, and thousands of lives; a tenth and 2 KiB are for chance."""
+    """Levels that never rest, and thousands of lives; a third and 2 KiB are for how many happen to be alive."""
     first, last = sizes[0][name], sizes[1][name]
 
-    assert last <= first * 1.1 + 2048
+    assert last <= first * 1.3 + 2048
 
 
 def test_the_whole_engine_stays_small(sizes):

@@ -134,8 +134,9 @@ class Carry:
         self._level = self._level[kept]
         self._short.keep(kept)
         self._minutes.keep(kept)
-        self._keys, self._free = list(self._slots), []
-        self._slots = {key: slot for slot, key in enumerate(self._keys)}
+        keys = list(self._slots)
+        self._slots = {key: slot for slot, key in enumerate(keys)}
+        self._keys, self._free = [*keys], []
 
     def _ranges(self, closed: Closed, ended: dict[int, int], ticks: int) -> Ranges:
         keys = self._keys
