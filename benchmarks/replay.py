@@ -1,15 +1,20 @@
 """How fast a recording replays, and what a live tick costs.
 
-    python benchmarks/replay.py [--hours 6]
+    python benchmarks/replay.py [--hours 6] [--short]
 
-Method: three made-up recordings of 8 GPUs and 32 processes at 1 Hz are written to a temporary
+Method: made-up recordings of 8 GPUs and 32 processes at 1 Hz are written to a temporary
 directory and replayed end to end (open, decode, all analyzers, JSON lines to a null sink) in
 this process. `plateaus` changes level every 1 to 15 minutes, `mixed` adds square waves of a
-minute and 2 MiB steps every 37 s, `restless` changes at every sample. CPU time, one process,
-best of three. The floor beside it is the decode alone.
+minute and 2 MiB steps every 37 s, `ramps` rises by 2 MiB every 1 to 7 s, `sawteeth` goes up and
+down by gigabytes every 10 to 60 s, `restless` changes at every sample. CPU time, one process,
+best of three. The floor beside it is the decode alone, and below stands what each analyzer takes
+per process-sample of its own; the sum of these is less than the whole, which also decodes, sorts
+and writes.
 
 A live tick is 8 GPUs and 64 processes, one block of one tick through all analyzers; the
 predecessor's chain (phase, OOM and survival of vramtop 0.1.0) took 19 us per process-sample.
+
+`--short` replays a quarter of an hour of three shapes, for a look during work.
 """
 
 from __future__ import annotations
@@ -37,11 +42,20 @@ from vramtop.samples import (
 from vramtop.units import GIB, MIB, NS_PER_S, US_PER_S
 
 GPUS, PER_GPU = 8, 4
-TARGETS = {"plateaus": 2.0, "mixed": None, "restless": 0.1}
+TARGETS = {"plateaus": 2.0, "mixed": None, "ramps": None, "sawteeth": None, "restless": 0.1}
+SHORT = ("plateaus", "mixed", "restless")
+DENSE = ("ramps", "sawteeth", "restless")
+"""Shapes with so many changes that a sixth of the time is enough."""
 
 
 def levels(shape, index, seconds, draw):
     """The level of one process at every second."""
+    if shape == "ramps":
+        every = 1 + index % 7
+        return [2 * GIB + t // every * 2 * MIB for t in range(seconds)]
+    if shape == "sawteeth":
+        period = 10 + index * 13 % 51
+        return [(2 * GIB + t % period * 6 * GIB // period) // MIB * MIB for t in range(seconds)]
     kind = {"plateaus": 0, "mixed": index % 4, "restless": 9}[shape]
     if kind == 9:
         return [2 * GIB + 2 * MIB * draw.randrange(1000) for _ in range(seconds)]
@@ -111,18 +125,58 @@ def replay(path):
     return count + len(engine.finish())
 
 
+def shares(path, samples):
+    """Microseconds per process-sample in each analyzer, the dearest first."""
+    engine, costs = Engine(), {}
+
+    def timed(analyzer):
+        update = analyzer.update
+
+        def run(view):
+            start = time.process_time()
+            events = update(view)
+            name = type(analyzer).__name__.removesuffix("Analyzer")
+            costs[name] = costs.get(name, 0.0) + time.process_time() - start
+            return events
+
+        return run
+
+    for analyzer in engine.analyzers:
+        analyzer.update = timed(analyzer)
+    for block in open_recording(path).blocks():
+        engine.update(block)
+    ranked = sorted(costs.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {cost / samples * 1e6:.2f}" for name, cost in ranked)
+
+
+def live(shape):
+    """Sorted milliseconds of live ticks."""
+    engine, costs = Engine(), []
+    for tick in ticks(shape, 900, per_gpu=8):
+        start = time.perf_counter()
+        engine.update(Block.from_ticks([tick]))
+        costs.append((time.perf_counter() - start) * 1e3)
+    return sorted(costs)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--hours", type=float, default=6.0)
-    seconds = int(parser.parse_args().hours * 3600)
+    parser.add_argument("--short", action="store_true", help="a quick look")
+    options = parser.parse_args()
+    seconds = 900 if options.short else int(options.hours * 3600)
+    times = 1 if options.short else 3
     with tempfile.TemporaryDirectory() as folder:
-        for shape, target in TARGETS.items():
-            length = seconds // 6 if shape == "restless" else seconds
+        for shape in SHORT if options.short else TARGETS:
+            target = TARGETS[shape]
+            length = seconds // 6 if shape in DENSE and not options.short else seconds
             path = Path(folder) / f"{shape}.parquet"
             write_recording(path, ticks(shape, length))
             samples = length * GPUS * PER_GPU
-            floor, _ = best(lambda path=path: sum(b.rows for b in open_recording(path).blocks()))
-            cost, events = best(lambda path=path: replay(path))
+            floor, _ = best(
+                lambda path=path: sum(b.rows for b in open_recording(path).blocks()), times
+            )
+            cost, events = best(lambda path=path: replay(path), times)
             rate = samples / cost / 1e6
             word = (
                 ""
@@ -130,21 +184,18 @@ def main():
                 else f" target {target} {'met' if rate >= target else 'MISSED'};"
             )
             print(
-                f"replay {shape:9}: {rate:6.2f} M process-samples/s;{word} {events} events, "
+                f"replay {shape:9}: {rate:6.3f} M process-samples/s;{word} {events} events, "
                 f"decode alone {samples / floor / 1e6:.1f} M/s"
             )
-    engine, costs = Engine(), []
-    for tick in ticks("mixed", 900, per_gpu=8):
-        start = time.perf_counter()
-        engine.update(Block.from_ticks([tick]))
-        costs.append((time.perf_counter() - start) * 1e3)
-    costs.sort()
-    p99 = costs[int(len(costs) * 0.99)]
-    word = "met" if p99 <= 5 else "MISSED"
-    print(
-        f"live tick, 8 GPUs / 64 processes: p50 {costs[len(costs) // 2]:.2f} ms, p99 {p99:.2f} ms; "
-        f"target 5 ms at p99 {word}"
-    )
+            print(f"    us per process-sample: {shares(path, samples)}", flush=True)
+    for shape in ("plateaus", "mixed"):
+        costs = live(shape)
+        p99 = costs[int(len(costs) * 0.99)]
+        word = "met" if p99 <= 5 else "MISSED"
+        print(
+            f"live tick, {shape}, 8 GPUs / 64 processes: p50 {costs[len(costs) // 2]:.2f} ms, "
+            f"p99 {p99:.2f} ms; target 5 ms at p99 {word}"
+        )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +29,24 @@ class _Series:
     phase: int | None = None
     said_rate: float = 0.0
     kind: int = STILL
+    step: int = 0
     rate: float = 0.0
     confidence: float = 0.0
     since_ns: int = 0
     unsettled_ns: int | None = None
     # How long each kind was judged since the phase was first doubted.
     judged_ns: list[int] = field(default_factory=lambda: [0, 0, 0, 0])
+
+
+class _Judged(NamedTuple):
+    """How a series was judged last: the kind, the rate in steps, and since when."""
+
+    kind: int
+    step: int
+    since_ns: int
+
+
+_UNKNOWN = _Judged(-1, 0, 0)
 
 
 class PhaseAnalyzer(SweepAnalyzer):
@@ -60,69 +72,88 @@ class PhaseAnalyzer(SweepAnalyzer):
 
     def on_block(self, view: View) -> None:
         """Judge every series at every bucket that closed; note where a judgement changed."""
-        latest: dict[SeriesKey, int] = {}
+        latest: dict[SeriesKey, _Judged] = {}
         for ranges in view.short:
             closed = ranges.closed
             if len(closed.last) and len(ranges.keys):
                 motion = judge(closed.low, closed.high, floor=self.floor_bytes)
-                self._read(ranges, motion, latest)
+                self._read(view, ranges, motion, latest)
 
-    def _read(self, ranges: Ranges, motion: Motion, latest: dict[SeriesKey, int]) -> None:
+    def _read(
+        self, view: View, ranges: Ranges, motion: Motion, latest: dict[SeriesKey, _Judged]
+    ) -> None:
         """Hand on what is new; `latest` is how series were judged earlier in this block."""
         closed = ranges.closed
         last, ticks = closed.last, closed.tick[closed.last]
-        kind = motion.kind[:, last]
-        before = np.array([self._judged(key, latest) for key in ranges.keys], np.int64)
+        kind, rate = motion.kind[:, last], motion.rate[:, last]
+        known = [latest.get(key) or self._judged(key) for key in ranges.keys]
         # An identity that was gone and is back starts anew.
-        before[closed.high[:, REACH - 1] < 0] = -1
-        alive = (ranges.until > closed.tick[-1]).tolist()
-        newest = zip(ranges.keys, kind[:, -1].tolist(), alive, strict=True)
-        latest.update({key: which for key, which, lives in newest if lives})
-        # A new judgement, or one with a rate, which may be a new one.
-        new: npt.NDArray[np.bool_] = np.ones(kind.shape, bool)
-        new[:, 0] = kind[:, 0] != before
-        np.not_equal(kind[:, 1:], kind[:, :-1], out=new[:, 1:])
-        new |= (kind == UP) | (kind == DOWN)
-        new &= closed.high[:, REACH + last] >= 0
-        new &= ticks < ranges.until[:, None]
+        fresh = (closed.high[:, REACH - 1] < 0).tolist()
+        known = [_UNKNOWN if new else judged for judged, new in zip(known, fresh, strict=True)]
+        before = np.array(known, np.int64)
+        mantissa, exponent = np.frexp(rate)
+        step = exponent.astype(np.int64) * 8 + (np.abs(mantissa) * 16).astype(np.int64)
+        turned: npt.NDArray[np.bool_] = np.ones(kind.shape, bool)
+        turned[:, 0] = kind[:, 0] != before[:, 0]
+        np.not_equal(kind[:, 1:], kind[:, :-1], out=turned[:, 1:])
+        clock = view.block.mono_ns[ticks]
+        since = np.where(turned, clock, 0)
+        since[:, 0] = np.maximum(since[:, 0], before[:, 2])
+        since = np.maximum.accumulate(since, axis=1)
+        # A rate is followed closely until it is said, from there on in steps of a tenth or so.
+        moved = clock - since <= int(2 * self.hold_s * NS_PER_S)
+        moved[:, 0] |= step[:, 0] != before[:, 1]
+        moved[:, 1:] |= step[:, 1:] != step[:, :-1]
+        began = closed.high[:, REACH + last] >= 0
+        lives = ticks < ranges.until[:, None]
+        new = (turned | (moved & ((kind == UP) | (kind == DOWN)))) & began & lives
         # Before its first bucket a series is judged to be still, and not told.
-        first = new.shape[1] - (closed.high[:, REACH + last] >= 0).sum(axis=1)
-        unknown = np.flatnonzero((before < 0) & (first < new.shape[1]))
-        new[unknown, first[unknown]] = ticks[first[unknown]] < ranges.until[unknown]
-        order = sorted(range(len(ranges.keys)), key=lambda row: ranges.keys[row].sort_key)
-        rank = np.empty(len(order), np.int64)
-        rank[order] = np.arange(len(order))
+        first = len(last) - began.sum(axis=1)
+        unknown = np.flatnonzero((before[:, 0] < 0) & (first < len(last)))
+        new[unknown, first[unknown]] = lives[unknown, first[unknown]]
+        newest = zip(kind[:, -1].tolist(), step[:, -1].tolist(), since[:, -1].tolist(), strict=True)
+        latest.update(
+            {
+                key: _Judged(*judged)
+                for key, judged, alive in zip(
+                    ranges.keys, newest, lives[:, -1].tolist(), strict=True
+                )
+                if alive
+            }
+        )
         rows, columns = np.nonzero(new)
+        if not len(rows):
+            return
+        order = sorted(set(rows.tolist()), key=lambda row: ranges.keys[row].sort_key)
+        rank = np.zeros(len(kind), np.int64)
+        rank[order] = np.arange(len(order))
         by_tick = np.lexsort((rank[rows], columns))
         rows, columns = rows[by_tick], columns[by_tick]
-        places = last[columns]
-        for tick, row, what, rate, sure in zip(
+        for tick, row, *judged in zip(
             ticks[columns].tolist(),
             rows.tolist(),
             kind[rows, columns].tolist(),
-            motion.rate[rows, places].tolist(),
-            motion.confidence[rows, places].tolist(),
+            step[rows, columns].tolist(),
+            (rate[rows, columns] * NS_PER_S / SHORT_NS).tolist(),
+            motion.confidence[rows, last[columns]].tolist(),
             strict=True,
         ):
-            self.found(tick, ranges.keys[row], (what, rate * NS_PER_S / SHORT_NS, sure))
+            self.found(tick, ranges.keys[row], judged)
 
-    def _judged(self, key: SeriesKey, latest: dict[SeriesKey, int]) -> int:
-        found = latest.get(key)
-        if found is None:
-            series = self._series.get(key)
-            return -1 if series is None else series.kind
-        return found
+    def _judged(self, key: SeriesKey) -> _Judged:
+        series = self._series.get(key)
+        return _UNKNOWN if series is None else _Judged(series.kind, series.step, series.since_ns)
 
-    def on_found(self, tick: int, key: SeriesKey, value: tuple[int, float, float]) -> None:
+    def on_found(self, tick: int, key: SeriesKey, value: tuple[int, int, float, float]) -> None:
         """A judgement that differs from the one before, or has a rate."""
         now = self.now_ns(tick)
         series = self._series.get(key)
         if series is None:
             series = self._series[key] = _Series()
-            series.kind, series.rate, series.confidence = value
+            series.kind, series.step, series.rate, series.confidence = value
             self._say(tick, key, series, series.kind)
             return
-        kind, series.rate, series.confidence = value
+        kind, series.step, series.rate, series.confidence = value
         if kind != series.kind:
             if series.unsettled_ns is None:
                 series.unsettled_ns = now
