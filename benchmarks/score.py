@@ -66,7 +66,9 @@ def print_rule(name: str, devices: list, alarms: list) -> dict[str, float]:
 
 def print_kinds(devices: list) -> None:
     """One line per kind: what was there and what was said."""
-    print("per kind: runs, failures (warned 60 s ahead, critical), false late/early, Brier skill 300 s, P(OOM|OK)")
+    print(
+        "per kind: runs, failures (warned 60 s ahead, critical), false late/early, Brier skill 300 s, P(OOM|OK)"
+    )
     climate = float(np.mean(metrics.stacked(devices, 1)[1]))
     for kind in corpus.kinds():
         chosen = [device for device in devices if device.run.kind == kind]
@@ -119,7 +121,9 @@ def main() -> None:
         p, y = metrics.stacked(devices, horizon)
         skill = metrics.brier_skill(p, y, float(y.mean()))
         word = f" target 0.35 {verdict_on(skill >= 0.35)}" if seconds == 300 else ""
-        table = ", ".join(f"{said:.2f}:{came:.2f}({rows})" for said, came, rows in metrics.reliability(p, y))
+        table = ", ".join(
+            f"{said:.2f}:{came:.2f}({rows})" for said, came, rows in metrics.reliability(p, y)
+        )
         print(f"Brier skill at {seconds} s: {skill:.3f}{word}; said:came(rows) {table}")
     covered, shown, ratio = metrics.coverage(devices)
     print(

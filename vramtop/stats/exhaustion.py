@@ -1,0 +1,154 @@
+"""How a level approaches its limit: what the last minutes and hours say, as a few numbers.
+
+The highest and lowest level per bucket of time is kept at three widths. The newer half of a
+window is compared with its older half: a ramp lifts both ceiling and floor, a sawtooth neither,
+a load that has ended lifts one of them too much. The window whose growth has lasted longest in
+terms of the time it has left, and was spread most evenly, gives the outlook.
+
+An allocator that empties its cache when it meets the limit survives there; from then on the
+ceiling says nothing and the floor, what was still held after a flush, takes its place.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import NamedTuple
+
+from vramtop.stats.envelope import Envelope
+from vramtop.units import NS_PER_S
+
+WIDTHS_S = (5, 20, 120)
+COUNTS = (24, 30, 45)
+WINDOWS = ((0, 12), (0, 24), (1, 15), (1, 30), (2, 15), (2, 45))
+"""Windows of 1, 2, 5, 10, 30 and 90 minutes: which width, how many of its buckets."""
+TOUCH_SHARE = 100
+"""Nearer to the limit than a hundredth of it is touching it."""
+REMEMBER_NS = 1200 * NS_PER_S
+"""How long a touch that was survived counts."""
+
+
+class Outlook(NamedTuple):
+    """When a level would meet its limit, and what speaks for that; shares are 0-1.
+
+    Attributes:
+        left_s: Seconds until then if growth goes on as before; infinite if nothing grows.
+        lasted: Time for which it has grown, over that time plus `left_s`.
+        spread: 1 if the four quarters of the window rose alike, 0 if one of them rose alone.
+        recent: Share of the rise that came in the newer half.
+        steps: 1 minus the share of the rise that came in its largest bucket.
+        agreement: Slower over faster of the rates of floor and ceiling.
+        flushed: The limit was touched and survived of late; `left_s` is from the floor alone.
+        swing: Largest distance between ceiling and floor of a window, over itself plus what is
+            free: one half means that a swing like that would just fit.
+        rate: Bytes per second behind `left_s`.
+        window_s: Length of the window it was seen in, seconds.
+    """
+
+    left_s: float = inf
+    lasted: float = 0.0
+    spread: float = 0.0
+    recent: float = 0.0
+    steps: float = 0.0
+    agreement: float = 0.0
+    flushed: bool = False
+    swing: float = 0.0
+    rate: float = 0.0
+    window_s: float = 0.0
+
+
+class History:
+    """The level of a device over the last ninety minutes."""
+
+    __slots__ = ("_envelopes", "_flushed_ns", "_touching", "level", "limit", "since_ns")
+
+    def __init__(self, now_ns: int, level: int, limit: int) -> None:
+        self._envelopes = tuple(
+            Envelope(width_ns=width * NS_PER_S, count=count)
+            for width, count in zip(WIDTHS_S, COUNTS, strict=True)
+        )
+        self._flushed_ns: int | None = None
+        self._touching = False
+        self.since_ns = now_ns
+        self.level = level
+        self.limit = limit
+        self.put(now_ns, level, limit)
+
+    def put(self, now_ns: int, level: int, limit: int) -> None:
+        """The level is `level` of at most `limit` bytes from `now_ns` on."""
+        self.level, self.limit = level, limit
+        for envelope in self._envelopes:
+            envelope.put(now_ns, level)
+        left = (limit - level) * TOUCH_SHARE
+        if left <= limit:
+            self._touching = True
+        elif self._touching and left > 2 * limit:
+            self._touching = False
+            self._flushed_ns = now_ns
+
+    def outlook(self, now_ns: int) -> Outlook:
+        """What is to be expected at `now_ns`, not before the last `put`."""
+        for envelope in self._envelopes:
+            envelope.advance(now_ns)
+        flushed = self._flushed_ns is not None and now_ns - self._flushed_ns <= REMEMBER_NS
+        free = max(self.limit - self.level, 0)
+        best, quality, swing = Outlook(), 0.0, 0
+        for which, count in WINDOWS:
+            envelope = self._envelopes[which]
+            highs, lows = envelope.highs[-count:], envelope.lows[-count:]
+            half = len(highs) // 2
+            if half < 2:
+                continue
+            if len(highs) % 2:
+                del highs[0], lows[0]
+            ceiling, floor = max(highs[half:]), min(lows[half:])
+            swing = max(swing, ceiling - floor)
+            lift = floor - min(lows[:half])
+            rise = lift if flushed else min(lift, ceiling - max(highs[:half]))
+            if rise <= 0:
+                continue
+            half_s = half * envelope.width_ns / NS_PER_S
+            room = max(self.limit - (floor if flushed else ceiling), 0)
+            left_s = room * half_s / rise
+            lasted = 2 * half_s / (2 * half_s + left_s)
+            spread, recent, steps = _shape(lows if flushed else highs, half)
+            other = lift if lift > rise else max(ceiling - max(highs[:half]), rise)
+            agreement = rise / other
+            score = lasted * spread * (1.0 + agreement)
+            if score > quality:
+                quality = score
+                best = Outlook(
+                    left_s,
+                    lasted,
+                    spread,
+                    recent,
+                    steps,
+                    agreement,
+                    flushed,
+                    0.0,
+                    rise / half_s,
+                    2 * half_s,
+                )
+        return best._replace(
+            flushed=flushed, swing=swing / (swing + free) if swing + free > 0 else 0.0
+        )
+
+
+def _shape(levels: list[int], half: int) -> tuple[float, float, float]:
+    """(spread, recent, steps) of the rise of the record high over the buckets of a window."""
+    reached = levels[0]
+    quarters = [0, 0, 0, 0]
+    largest = 0
+    for index, level in enumerate(levels):
+        if level > reached:
+            rise = level - reached
+            quarters[index * 2 // half] += rise
+            largest = max(largest, rise)
+            reached = level
+    whole = reached - levels[0]
+    if whole <= 0:
+        return 0.0, 0.0, 0.0
+    return (
+        4 * (whole - max(quarters)) / (3 * whole),
+        (quarters[2] + quarters[3]) / whole,
+        1.0 - largest / whole,
+    )
