@@ -237,8 +237,9 @@ class ChangepointAnalyzer(SweepAnalyzer):
             if len(path) > 1:
                 self._announce(tick, key, series, path[-2].tag, "tentative")
                 if sure:
-                    self._report(tick, key, series, partition.constline.conclude(path))
-        self._say(tick, key, series, series.story.waited(self._mono[tick]))
+                    self._report(tick, key, series, partition.conclude(path))
+        if not partition.open:
+            self._say(tick, key, series, series.story.waited(self._mono[tick]))
 
     def _look_at(self, due_ns: int, key: SeriesKey, series: _Series) -> None:
         series.due_ns = due_ns

@@ -66,7 +66,7 @@ class Namer:
     """
 
     __slots__ = (
-        "_bumps", "_label", "_stage", "_step", "_warm_ns", "anchor", "born_ns", "device", "framework",
+        "_bumps", "_label", "_rise", "_stage", "_step", "_warm_ns", "anchor", "born_ns", "device", "framework",
         "role", "total",
     )  # fmt: skip
 
@@ -81,6 +81,7 @@ class Namer:
         self._stage = "done" if device else "load"
         self._warm_ns = 0
         self._step = 0
+        self._rise = 0
         self._bumps: tuple[Piece, ...] = ()
 
     def learn(self, framework: str | None, command: str | None) -> None:
@@ -122,6 +123,7 @@ class Namer:
             named = [(piece, self._bump(piece))]
         else:
             named = self._life(piece, stairs=stairs, last=last)
+        self._rise = _step(piece) if trend(piece) > 0 else 0
         for part, label in named:
             self._label = label
             if not bump and trend(part) == 0 and part.seconds >= REST_S / 2:
@@ -226,7 +228,8 @@ class Namer:
             and abs(piece.level - anchor.level) <= move(anchor.level)
         )
         small = move(start.before) if jump > 0 else FALL_BYTES
-        if abs(jump) < small or back:
+        # A last step like those before it is theirs.
+        if abs(jump) < small or back or 0 < jump <= 2 * self._rise:
             return [(piece, self._rest(piece))]
         step = "allocation_event" if jump > 0 else self._falling(piece, -jump, last=last)
         if piece.seconds <= 2 * STEP_S:
@@ -288,7 +291,7 @@ class Namer:
             return "cache_eviction"
         if fall < MOVE_BYTES:
             return "gc_collection"
-        if fall * 2 > level or (last and fall > 200 * MIB):
+        if fall * 2 > level or (last and fall > 200 * MIB and piece.seconds <= 2 * STEP_S):
             return "cleanup"
         return "releasing_memory"
 

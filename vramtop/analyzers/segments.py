@@ -283,6 +283,21 @@ class Partition:
         boundaries = [(one.tag[1], one.tag[0]) for one in reversed(open_nodes)]
         return self.constline.tentative([*boundaries, (self._moments, self.last)])
 
+    def conclude(self, path: list[Stop]) -> list[Stop]:
+        """The last segment of the present partition is sure to begin where it does."""
+        start = path[-2]
+        if start.index >= 0:
+            return self.constline.conclude(start)
+        node: Node | None = self._fpop.best
+        while node is not None and node.tag[0] is not start.tag:
+            node = node.parent
+        if node is None:
+            return []
+        self._deliver(node, node.parent)
+        node.parent = None
+        self._root = node
+        return self.constline.conclude()
+
     def finish(self, edge: Edge) -> list[Stop]:
         """The series ends at `edge`: everything is final."""
         if edge.ns > self.run_ns or self._fpop.newest is self._root:

@@ -8,6 +8,7 @@ can no longer change, and what waits is bounded.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -19,6 +20,8 @@ REST_S = 30.0
 """A level held for this long is a rest, from which a bump may begin."""
 LONG_S = 100.0
 """A stretch of this length is told on its own."""
+SHORT_S = 45.0
+"""A level held for less may be a part of a restless time."""
 BUMP_S = 90.0
 """A bump returns within this time to the level it left."""
 STAIR_S = 600.0
@@ -34,7 +37,7 @@ GROWS_ON = frozenset(
 HOLD_S = 60.0
 """What might grow on is told when nothing has followed it for this long."""
 MAX_PENDING = 64
-"""If more stretches wait, the oldest are joined."""
+"""If so many stretches wait, they are told as what they are so far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +75,6 @@ class Story:
     def add(self, piece: Piece) -> list[Segmented]:
         """The next stretch is final."""
         self._pending.append(piece)
-        if len(self._pending) > MAX_PENDING:
-            self._pending[:2] = [joined(self._pending[:2])]
         return self._told(piece.end.ns, ended=False)
 
     def waited(self, now_ns: int) -> list[Segmented]:
@@ -130,7 +131,7 @@ class Story:
         """
         pending = self._pending
         first = pending[0]
-        closed = ended or _held(pending[-1], now_ns)
+        closed = ended or _held(pending[-1], now_ns) or len(pending) >= MAX_PENDING
         if self.namer.starting(first) or first.seconds >= STAIR_S:
             return 1, False
         bump = self._bump(now_ns, ended=ended)
@@ -149,12 +150,12 @@ class Story:
             return 1, False
         short = 0
         for piece in pending:
-            if piece.seconds >= LONG_S:
+            if piece.seconds >= (LONG_S if trend(piece) else SHORT_S):
                 break
             short += 1
         if short == len(pending) and not closed:
             return 0, False
-        return (short if short >= 5 else 1), False
+        return (short if _turns(pending[:short]) >= 3 else 1), False
 
     def _bump(self, now_ns: int, *, ended: bool) -> int | None:
         """How many stretches lie between two equal levels; 0 not known yet, None no bump."""
@@ -185,21 +186,34 @@ class Story:
         short = long = 0.0
         for before, piece in pairwise(self._pending):
             jump = piece.level - before.level
-            size = abs(jump)
-            if before.seconds >= STAIR_S or piece.seconds >= STAIR_S or size == 0:
+            size, dwell = abs(jump), piece.seconds
+            if size == 0 or max(dwell, before.seconds) >= STAIR_S or trend(before) or trend(piece):
                 break
             if count == 1:
-                up, low, high = jump > 0, size, size
-            elif (jump > 0) != up or size > 3 * low or 3 * size < high:
-                break
-            elif count == 2:
-                short = long = before.seconds
-            elif before.seconds > 4 * short or 4 * before.seconds < long:
+                # The first step may have been long in use already.
+                up, low, high, short, long = jump > 0, size, size, dwell, dwell
+            elif (
+                (jump > 0) != up
+                or size > 3 * low
+                or 3 * size < high
+                or dwell > 4 * short
+                or 4 * dwell < long
+            ):
                 break
             low, high = min(low, size), max(high, size)
-            short, long = min(short, before.seconds), max(long, before.seconds)
+            short, long = min(short, dwell), max(long, dwell)
             count += 1
         return count
+
+
+def _turns(pieces: Sequence[Piece]) -> int:
+    """How often the level turns back."""
+    turns, before = 0, 0
+    for one, other in pairwise(pieces):
+        jump = other.level - one.level
+        turns += (jump > 0) != (before > 0) and before != 0
+        before = jump or before
+    return turns
 
 
 def _held(piece: Piece, now_ns: int) -> bool:

@@ -262,17 +262,15 @@ class ConstLine:
             stops[parent.index] = parent
         return self._finalise(next(iter(stops.values())))
 
-    def conclude(self, path: Sequence[Stop]) -> list[Stop]:
-        """The last segment of a `tentative` partition is sure to begin where it does.
+    def conclude(self, stop: Stop | None = None) -> list[Stop]:
+        """The open segment is sure to begin at a boundary that was pushed, else the last one.
 
         Returns:
-            The boundaries that are final by this, oldest first; none if that start has not been
-            pushed yet.
+            The boundaries that are final by this, oldest first.
         """
-        if len(path) < 2 or path[-2].index < 0:
-            return []
-        self._candidates = [path[-2]]
-        return self._finalise(path[-2])
+        stop = self._candidates[-1] if stop is None else stop
+        self._candidates = [stop]
+        return self._finalise(stop)
 
     def finish(self) -> list[Stop]:
         """The last boundary pushed is the end: everything is final."""
