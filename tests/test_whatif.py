@@ -140,7 +140,7 @@ def test_a_setting_changes_the_analyzer_and_the_fingerprint():
     ("text", "message", "hint"),
     [
         ("risk", "not of the form", "--set risk.critical_at=0.8"),
-        ("risky.x=1", "no analyzer risky", "risk, verdict"),
+        ("risky.x=1", "no analyzer risky", " risk, "),
         ("risk.x=1", "risk has no parameter x", "critical_at"),
         ("risk.critical_at=high", "not a number", "default"),
         ("risk.critical_at=nan", "not finite", "default"),

@@ -16,6 +16,7 @@ from vramtop.analyzers.oom import OomAnalyzer
 from vramtop.analyzers.orphans import OrphanAnalyzer
 from vramtop.analyzers.phase import PhaseAnalyzer
 from vramtop.analyzers.risk import RiskAnalyzer
+from vramtop.analyzers.service import ServiceAnalyzer
 from vramtop.analyzers.verdict import VerdictAnalyzer
 
 DEFAULT_ANALYZERS = (
@@ -29,6 +30,7 @@ DEFAULT_ANALYZERS = (
     OomAnalyzer,
     IdleHolderAnalyzer,
     OrphanAnalyzer,
+    ServiceAnalyzer,
 )
 VERSION = 2
 """Raised when the same recording may give other events; part of the live digest."""

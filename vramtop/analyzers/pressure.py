@@ -84,7 +84,7 @@ class Process:
     verdict: str | None = None
     candidate: str | None = None
     candidate_ns: int = 0
-    due: bool = False
+    due_ns: int | None = None
 
     def follow(self, now: int, used: int, flat_bytes: int) -> None:
         """It holds `used` bytes from `now` on."""
@@ -93,8 +93,9 @@ class Process:
         starting = self.born and now - self.seen_ns < START_NS
         if starting:
             self.start_peak = max(self.start_peak, used)
-        else:
-            # The level held until now counts as seen just now.
+        elif now > self.seen_ns:
+            # The level held until now counts as seen just now. At the first sight it is not
+            # known yet whether this is a start.
             self.peaks.add(now, max(self.used, used))
         self.lately.add(now, max(self.used, used))
         if used > self.top:
@@ -138,9 +139,10 @@ class Process:
 
 @dataclass(slots=True)
 class Tenant:
-    """A process that came to a device which others held."""
+    """A process that came to a device which others held; `like` says what sort it is."""
 
     key: SeriesKey
+    like: tuple[str | None, bool]
     came_ns: int
     peak: int
 
@@ -154,6 +156,7 @@ class Device:
         sum_back: What all processes may ask for again, together.
         trouble: (level, whether running out is likely, who drives it, rate) from the risk.
         tenants: Those who came, the last ones.
+        worst_rise, worst_tenant, margin: Bounds of what rules may ask for beside `sum_back`.
         calm: All verdicts are OK and none waits; then nobody need be judged while `free` is not
             below `room`.
     """
@@ -168,18 +171,28 @@ class Device:
     processes: dict[SeriesKey, Process] = field(default_factory=dict)
     tenants: list[Tenant] = field(default_factory=list)
     jobs: dict[SeriesKey, Job] = field(default_factory=dict)
+    worst_rise: int = 0
+    worst_tenant: int = 0
+    margin: int = 0
     calm: bool = False
-    room: int = 0
+
+    @property
+    def room(self) -> int:
+        """With so much free memory no rule can speak."""
+        return self.sum_back + self.worst_rise + self.worst_tenant + self.margin
 
     def follow(self, key: SeriesKey, process: Process, now: int, used: int, flat: int) -> None:
         """A process holds `used` bytes from `now` on."""
         before = process.back
         process.follow(now, used, flat)
         self.sum_back += process.back - before
+        if process.rises and process.rises[-1][1] > self.worst_rise:
+            self.worst_rise = process.rises[-1][1]
         if process.newcomer:
             for tenant in self.tenants:
                 if tenant.key == key and used > tenant.peak:
                     tenant.peak = used
+                    self.worst_tenant = max(self.worst_tenant, used)
 
     def forget(self, key: SeriesKey) -> None:
         """A process has gone."""
@@ -188,24 +201,32 @@ class Device:
         if process is not None:
             self.sum_back -= process.back
 
-    def arrive(self, key: SeriesKey, process: Process, now: int) -> None:
+    def arrive(self, key: SeriesKey, process: Process, now: int, name: str | None) -> None:
         """A process has come during the recording."""
         process.born = True
         process.start_peak = process.used
         others = sum(other.used for one, other in self.processes.items() if one != key)
         if self.total != NULL and others * 20 >= self.total:
             process.newcomer = True
-            self.tenants = [*self.tenants, Tenant(key, now, process.used)][-MAX_TENANTS:]
+            like = (name, process.job is not None and process.job.training)
+            self.tenants = [*self.tenants, Tenant(key, like, now, process.used)][-MAX_TENANTS:]
+            self.worst_tenant = max(self.worst_tenant, process.used)
 
-    def tenant_bytes(self, key: SeriesKey, since_ns: int) -> int:
-        """The peak of the largest newcomer since then, but for one of this key."""
+    def tenant_bytes(self, key: SeriesKey, since_ns: int, *, alike: bool = False) -> int:
+        """The peak of the largest newcomer since then but this one; `alike`: of its sort."""
+        sort = next((one.like for one in self.tenants if one.key == key), None) if alike else None
         return max(
-            (one.peak for one in self.tenants if one.came_ns >= since_ns and one.key != key),
+            (
+                one.peak
+                for one in self.tenants
+                if one.came_ns >= since_ns and one.key != key and sort in (None, one.like)
+            ),
             default=0,
         )
 
     def settle_room(self, margin: int) -> None:
-        """Work out above which free memory no rule can speak."""
-        rise = max((process.rise(NEVER_NS) for process in self.processes.values()), default=0)
-        tenant = max((one.peak for one in self.tenants), default=0)
-        self.room = self.sum_back + rise + tenant + margin
+        """Work out the bounds again, which were only raised since the last time."""
+        self.margin = margin
+        rises = (process.rise(NEVER_NS) for process in self.processes.values())
+        self.worst_rise = max(rises, default=0)
+        self.worst_tenant = max((one.peak for one in self.tenants), default=0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from vramtop.analyzers.peak import job_of
-from vramtop.analyzers.pressure import Device, Process, Recent
+from vramtop.analyzers.pressure import NEVER_NS, Device, Process, Recent
 from vramtop.analyzers.sweep import SweepAnalyzer
 from vramtop.blocks import NULL
 from vramtop.events import VerdictChanged
@@ -52,6 +52,8 @@ class VerdictAnalyzer(SweepAnalyzer):
         peak_s: How long peaks are remembered, at least.
         tenant_s: How long ago a newcomer may have come for another one like it to be expected.
         stage_s: How long a training may take until its first steps are over.
+        raise_s: How long TIGHT must stand before it is given: the readings of a device and of
+            its processes are not of one instant.
         hold_s: How long a better verdict must stand before it is given.
     """
 
@@ -69,6 +71,7 @@ class VerdictAnalyzer(SweepAnalyzer):
         peak_s: float = 21600.0,
         tenant_s: float = 14400.0,
         stage_s: float = 600.0,
+        raise_s: float = 2.0,
         hold_s: float = 30.0,
     ) -> None:
         super().__init__()
@@ -80,6 +83,7 @@ class VerdictAnalyzer(SweepAnalyzer):
         self.peak_s = peak_s
         self.tenant_s = tenant_s
         self.stage_s = stage_s
+        self.raise_s = raise_s
         self.hold_s = hold_s
         self._devices: dict[str, Device] = {}
 
@@ -109,10 +113,14 @@ class VerdictAnalyzer(SweepAnalyzer):
         device = self._devices.setdefault(key.uuid, Device())
         if name == "start":
             process = device.processes.get(key)
-            if process is not None and not value:
+            if process is None:
+                return
+            if not value:
                 process.moved_ns = self.now_ns(tick)
-                device.arrive(key, process, self.now_ns(tick))
-                self._judge(tick, key, device, process)
+                device.arrive(key, process, self.now_ns(tick), self.name_of(tick, key))
+            self._judge(tick, key, device, process)
+            if process.newcomer and device.free < device.room:
+                self._judge_all(tick, device)
             return
         # Once it is likely it stays so until it is half as likely.
         at = self.tight_at / 2 if device.trouble[1] else self.tight_at
@@ -143,17 +151,23 @@ class VerdictAnalyzer(SweepAnalyzer):
             # Next to nothing is held at a start only, whether or not it was seen to begin.
             process.born = device.total != NULL and change.used * 20 < device.total
             device.calm = False
-        before = process.top
+            # Whether it has just come is said later in this tick, if at all.
+            self._again(process, key, now)
+        tenant = device.worst_tenant
         device.follow(key, process, now, change.used, self.flat_bytes)
-        if not device.calm or device.free < device.sum_back or process.top != before:
+        if device.worst_tenant != tenant and device.free < device.room:
+            self._judge_all(tick, device)
+        elif process.verdict is not None and (not device.calm or device.free < device.room):
             self._judge(tick, key, device, process)
 
     def on_wake(self, tick: int, key: SeriesKey) -> None:
         """Time has passed: a hold, or what was lately is so no more."""
         device = self._devices.get(key.uuid)
         process = None if device is None else device.processes.get(key)
-        if device is not None and process is not None:
-            process.due = False
+        if device is None or process is None or process.due_ns is None:
+            return
+        if process.due_ns <= self.now_ns(tick):
+            process.due_ns = None
             self._judge(tick, key, device, process)
 
     def _process(self, used: int, now: int) -> Process:
@@ -162,19 +176,29 @@ class VerdictAnalyzer(SweepAnalyzer):
         return Process(
             used=used, seen_ns=now, level=used, moved_ns=now - int(self.flat_s * NS_PER_S),
             peaks=Recent(int(self.peak_s * NS_PER_S)), lately=Recent(recent), top=used,
-            rise_from=used, rise_ns=now, risen_ns=now, streak_ns=now,
+            rise_from=used, rise_ns=now, risen_ns=NEVER_NS, streak_ns=now,
         )  # fmt: skip
 
     # -- what is said ----------------------------------------------------------------------
 
     def _judge_all(self, tick: int, device: Device) -> None:
+        now = self.now_ns(tick)
         for key, process in device.processes.items():
-            self._judge(tick, key, device, process)
+            if process.verdict is not None or process.due_ns is None:
+                self._judge(tick, key, device, process)
         device.calm = device.trouble[0] == "none" and not device.trouble[1] and all(
-            process.verdict == OK and not process.due for process in device.processes.values()
+            process.verdict == OK and process.due_ns is None and not self._expected(process, now)
+            for process in device.processes.values()
         )  # fmt: skip
         if device.calm:
             device.settle_room(int(max(device.total, 0) * self.margin_share))
+
+    def _expected(self, process: Process, now: int) -> tuple[int, int] | None:
+        """The peak of a training whose first steps may still be to come."""
+        if process.job is None or not process.born:
+            return None
+        young = now - process.seen_ns < int(self.stage_s * NS_PER_S)
+        return process.job.peak() if young else None
 
     def _judge(self, tick: int, key: SeriesKey, device: Device, process: Process) -> None:
         if device.free == NULL:
@@ -184,13 +208,14 @@ class VerdictAnalyzer(SweepAnalyzer):
         judged = self._judgement(key, device, process, now)
         if judged.verdict != OK:
             device.calm = False
-            self._again(process, key, now + 60 * NS_PER_S)
         if judged.verdict == process.verdict:
             process.candidate = None
+            if judged.verdict != OK:
+                self._again(process, key, now + 60 * NS_PER_S)
             return
-        if process.verdict is not None and _RANK[judged.verdict] < _RANK[process.verdict]:
-            # Relief must last; trouble is said at once.
-            hold = int(self.hold_s * NS_PER_S)
+        if process.verdict is not None and judged.verdict != OOM:
+            better = _RANK[judged.verdict] < _RANK[process.verdict]
+            hold = int((self.hold_s if better else self.raise_s) * NS_PER_S)
             if process.candidate != judged.verdict:
                 process.candidate, process.candidate_ns = judged.verdict, now
             if now - process.candidate_ns < hold:
@@ -208,10 +233,12 @@ class VerdictAnalyzer(SweepAnalyzer):
             free_bytes=device.free,
         )
         self.publish("verdict", tick, key, judged.verdict)
+        if judged.verdict != OK:
+            self._again(process, key, now + 60 * NS_PER_S)
 
     def _again(self, process: Process, key: SeriesKey, due_ns: int) -> None:
-        if not process.due:
-            process.due = True
+        if process.due_ns is None or due_ns < process.due_ns:
+            process.due_ns = due_ns
             self.wake_at(due_ns, key)
 
     # -- the rules -------------------------------------------------------------------------
@@ -312,7 +339,8 @@ class VerdictAnalyzer(SweepAnalyzer):
         """One more tenant like the last: who would fail then?"""
         if not device.tenants:
             return None
-        size = device.tenant_bytes(key, now - int(self.tenant_s * NS_PER_S))
+        since = now - int(self.tenant_s * NS_PER_S)
+        size = device.tenant_bytes(key, since)
         if size <= self.flat_bytes:
             return None
         lately = max(process.lately.top(now), process.used) - process.used
@@ -327,7 +355,10 @@ class VerdictAnalyzer(SweepAnalyzer):
             )
         moving = now - process.moved_ns < int(self.flat_s * NS_PER_S)
         fresh = process.newcomer and now - process.seen_ns < int(self.stage_s * NS_PER_S)
-        if fresh and moving and size - process.used > device.free:
+        if not (fresh and moving):
+            return None
+        size = device.tenant_bytes(key, since, alike=True)
+        if size - process.used > device.free:
             return Judgement(
                 TIGHT,
                 f"a newcomer before it took {format_bytes(size)}; this one holds "
@@ -340,11 +371,11 @@ class VerdictAnalyzer(SweepAnalyzer):
     def _first_steps(self, device: Device, process: Process, now: int) -> Judgement | None:
         """The weights are there, the first optimizer step has not come."""
         job = process.job
-        if job is None or not process.born or now - process.seen_ns >= int(self.stage_s * NS_PER_S):
+        peak = self._expected(process, now)
+        if peak is None or job is None or job.weights is None:
             return None
-        peak = job.peak()
-        if peak is None or job.weights is None or process.used * 5 < job.weights[0] * 4:
-            return None
+        if process.used * 5 < job.weights[0] * 4:
+            return None  # they are still being loaded
         flat = now - process.moved_ns >= int(self.flat_s * NS_PER_S)
         if flat and process.used >= peak[0]:
             return None  # the plateau stands
@@ -364,7 +395,10 @@ class VerdictAnalyzer(SweepAnalyzer):
         free, back = format_bytes(device.free), process.back
         peak = format_bytes(process.used + back)
         if process.job is not None and process.job.preallocates:
-            reason = f"its pool stands at {peak} with {free} free beside it; what is free within it is not known"
+            reason = (
+                f"it holds {format_bytes(process.used)}, its pool included, with {free} free "
+                "beside it; how full the pool is the readings do not tell"
+            )
         elif back == 0:
             reason = f"at its peak of {peak} with {free} free"
         else:
