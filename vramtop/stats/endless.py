@@ -9,8 +9,8 @@ from itertools import pairwise
 PARTS = 5
 LONG_ENOUGH = 11
 """Lows of a window that a load of ten minutes cannot fill."""
-_MANY = 7
-_MOST_DOUBT, _MOST_EXCUSED = 0.4, 0.15
+_MANY, _TEETH = 7, 20
+_MOST_DOUBT_SOON, _MOST_DOUBT, _MOST_EXCUSED = 0.12, 0.4, 0.15
 _QUANTUM = 1 << 20
 """Half of what drivers hand out at a time: the least noise there is."""
 
@@ -22,12 +22,15 @@ def endless(
 
     The window is cut into five parts and the lowest of each part is taken, which is blind to
     sawteeth and spikes. Every part must be higher than the one before, by no less than a third
-    of the mean and no more than two and a half times; seven buckets must rise (nine of 40), none
-    by more than three sevenths (a third) of the way, and none may give back a fifth. The rises
-    of the parts may not shrink by more than `slowing` over the window, apart from what their
-    scatter explains: twice the standard error of the trend in them, 0.15 at most; with more
-    than 0.4 nothing can be said yet. A window of ten minutes must be rising in its first bucket
-    and in its last, so that a load of ten minutes does not fill it.
+    of the mean and no more than two and a half times. Seven buckets must rise (nine of 40), none
+    by more than three sevenths (a third) of the way, or six by the same at regular intervals;
+    and none may give back a fifth. The rises of the parts may not shrink by more than `slowing`
+    over the window, apart from what their scatter explains: twice the standard error of the
+    trend in them, 0.15 at most. Where that is more than 0.4 nothing can be said yet, and in a
+    window of ten minutes where it is more than 0.12: a filling cache would pass. That window
+    must be rising in its first bucket and in its last, so that a load of ten minutes does not
+    fill it. Under teeth twenty times as high as the way, slow beats between their period and
+    the sampling look like growth, so nothing is said.
 
     Args:
         lows: Lowest level per bucket in bytes, oldest first, 11 or more; the buckets that do not
@@ -43,6 +46,9 @@ def endless(
     grown = lows[-1] - lows[0]
     if size < 2 or grown < least:
         return None
+    swings = sorted(high - low for low, high in zip(lows, highs, strict=True))
+    if grown * _TEETH < swings[len(swings) // 2]:
+        return None
     used = lows[-PARTS * size :]
     floors = [min(used[start : start + size]) for start in range(0, PARTS * size, size)]
     rises = [after - before for before, after in pairwise(floors)]
@@ -50,20 +56,20 @@ def endless(
     if min(rises) * 3 * len(rises) < total or max(rises) * 2 * len(rises) > 5 * total:
         return None
     steps = [after - before for before, after in pairwise(lows)]
-    many = _MANY + len(lows) // 20
-    if max(steps) * many > 3 * grown or -min(0, *steps) * 5 > grown:
-        return None
-    if sum(step > 0 for step in steps) < many:
+    if -min(0, *steps) * 5 > grown or not _many_rises(steps, grown):
         return None
     mean = total / len(rises)
-    if len(lows) <= LONG_ENOUGH:
+    short = len(lows) <= LONG_ENOUGH
+    if short:
         pace = 0.7 * mean / size
-        if steps[0] < pace or highs[-1] - lows[-1] < pace:
+        if steps[0] < pace or 2 * steps[-1] < pace or highs[-1] - lows[-1] < pace:
             return None
     tilt, scatter = _tilt(rises)
     lost = -3 * tilt / mean
     doubt = 6 * scatter / mean
-    if doubt > _MOST_DOUBT or lost > slowing + min(doubt, _MOST_EXCUSED):
+    if doubt > (_MOST_DOUBT_SOON if short else _MOST_DOUBT) or lost > slowing + min(
+        doubt, _MOST_EXCUSED
+    ):
         return None
     # The scatter of one rise, not of the tilt; and what comes in steps is known to a step.
     margin = max(2 * scatter * 2.2360679774997896, max(steps) / len(rises))
@@ -71,6 +77,20 @@ def endless(
         max(0.0, min(*rises, mean - margin)) / size * 0.95,
         max(*rises, mean + margin) / size * 1.05,
     )
+
+
+def _many_rises(steps: Sequence[int], grown: int) -> bool:
+    """Whether it rose often enough, and by no large part at once; or like a clock."""
+    many = _MANY + (len(steps) + 1) // 20
+    # What is lost in the whole, such as a wobble, is no rise.
+    rises = [place for place, step in enumerate(steps) if step * 5 * len(steps) > grown]
+    if len(rises) >= many and max(steps) * many <= 3 * grown:
+        return True
+    if len(rises) < _MANY - 1:
+        return False
+    pauses = [after - before for before, after in pairwise(rises)]
+    sizes = [steps[place] for place in rises]
+    return 4 * max(pauses) <= 5 * min(pauses) + 4 and 4 * max(sizes) <= 5 * min(sizes)
 
 
 def slowing_down(lows: Sequence[int], *, slowing: float) -> bool:
@@ -90,7 +110,7 @@ def slowing_down(lows: Sequence[int], *, slowing: float) -> bool:
     if min(two, three, four) <= 0:
         return False
     bend = abs(two - 2 * three + four) / 6
-    return two - four > (slowing + _MOST_EXCUSED) * mean + 4 * bend
+    return two - four > 2 * slowing * mean + 4 * bend
 
 
 def _tilt(rises: Sequence[int]) -> tuple[float, float]:
