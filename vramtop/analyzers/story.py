@@ -208,11 +208,13 @@ class Story:
 
 def _turns(pieces: Sequence[Piece]) -> int:
     """How often the level turns back."""
+    levels = [level for piece in pieces for level in (piece.start.after, piece.end.before)]
     turns, before = 0, 0
-    for one, other in pairwise(pieces):
-        jump = other.level - one.level
-        turns += (jump > 0) != (before > 0) and before != 0
-        before = jump or before
+    for one, other in pairwise(levels):
+        jump = other - one
+        if abs(jump) > move(one):
+            turns += before != 0 and (jump > 0) != (before > 0)
+            before = jump
     return turns
 
 
