@@ -39,6 +39,20 @@ def test_a_leak_is_named_once_with_a_slope_that_holds_the_true_one(shape, rate, 
     assert leaks[0].since - 17.3 <= leaks[0].t - 17.3 - 600
 
 
+def test_large_equal_steps_are_a_leak_if_they_come_like_a_clock():
+    """620 MiB every four and a half minutes; the same steps at odd times are allocations."""
+    odd = (300, 500, 1100, 1900, 2000, 2600, 3100, 3200)
+
+    leaks = said([block(lambda t: 4000 + 620 * (t // 270), seconds=3600, step=2.0)], "leak")
+    none = said(
+        [block(lambda t: 4000 + 620 * sum(when <= t for when in odd), seconds=3600)], "leak"
+    )
+
+    assert len(leaks) == 1
+    assert leaks[0].slope_low_bytes_per_s <= 620 / 270 * MIB <= leaks[0].slope_high_bytes_per_s
+    assert none == []
+
+
 def test_since_is_when_it_began():
     """Twenty quiet minutes of a process that ran already, then 2 MiB/s."""
     leaks = said([block(lambda t: 4000 + 2 * max(0, t - 1200), seconds=2400)], "leak")

@@ -23,8 +23,8 @@ def endless(
     The window is cut into five parts and the lowest of each part is taken, which is blind to
     sawteeth and spikes. Every part must be higher than the one before, by no less than a third
     of the mean and no more than two and a half times. Seven buckets must rise (nine of 40), none
-    by more than three sevenths (a third) of the way, or six by the same at regular intervals;
-    and none may give back a fifth. The rises of the parts may not shrink by more than `slowing`
+    by more than three sevenths (a third) of the way, or six by the same at regular intervals,
+    which settles it; and none may give back a fifth. The rises of the parts may not shrink by more than `slowing`
     over the window, apart from what their scatter explains: twice the standard error of the
     trend in them, 0.15 at most. Where that is more than 0.4 nothing can be said yet, and in a
     window of ten minutes where it is more than 0.12: a filling cache would pass. That window
@@ -56,7 +56,10 @@ def endless(
     if min(rises) * 3 * len(rises) < total or max(rises) * 2 * len(rises) > 5 * total:
         return None
     steps = [after - before for before, after in pairwise(lows)]
-    if -min(0, *steps) * 5 > grown or not _many_rises(steps, grown):
+    if -min(0, *steps) * 5 > grown:
+        return None
+    clockwork = not _many_rises(steps, grown)
+    if clockwork and not _like_a_clock(steps, grown):
         return None
     mean = total / len(rises)
     short = len(lows) <= LONG_ENOUGH
@@ -67,9 +70,8 @@ def endless(
     tilt, scatter = _tilt(rises)
     lost = -3 * tilt / mean
     doubt = 6 * scatter / mean
-    if doubt > (_MOST_DOUBT_SOON if short else _MOST_DOUBT) or lost > slowing + min(
-        doubt, _MOST_EXCUSED
-    ):
+    unclear = doubt > (_MOST_DOUBT_SOON if short else _MOST_DOUBT)
+    if not clockwork and (unclear or lost > slowing + min(doubt, _MOST_EXCUSED)):
         return None
     # The scatter of one rise, not of the tilt; and what comes in steps is known to a step.
     margin = max(2 * scatter * 2.2360679774997896, max(steps) / len(rises))
@@ -80,17 +82,24 @@ def endless(
 
 
 def _many_rises(steps: Sequence[int], grown: int) -> bool:
-    """Whether it rose often enough, and by no large part at once; or like a clock."""
+    """Whether it rose often enough, and by no large part at once."""
     many = _MANY + (len(steps) + 1) // 20
-    # What is lost in the whole, such as a wobble, is no rise.
-    rises = [place for place, step in enumerate(steps) if step * 5 * len(steps) > grown]
-    if len(rises) >= many and max(steps) * many <= 3 * grown:
-        return True
+    return len(_rises(steps, grown)) >= many and max(steps) * many <= 3 * grown
+
+
+def _like_a_clock(steps: Sequence[int], grown: int) -> bool:
+    """Whether it rises rarely, but by the same at regular intervals, and not ever later."""
+    rises = _rises(steps, grown)
     if len(rises) < _MANY - 1:
         return False
     pauses = [after - before for before, after in pairwise(rises)]
     sizes = [steps[place] for place in rises]
     return 4 * max(pauses) <= 5 * min(pauses) + 4 and 4 * max(sizes) <= 5 * min(sizes)
+
+
+def _rises(steps: Sequence[int], grown: int) -> list[int]:
+    """Where it rose; what is lost in the whole, such as a wobble, is no rise."""
+    return [place for place, step in enumerate(steps) if step * 5 * len(steps) > grown]
 
 
 def slowing_down(lows: Sequence[int], *, slowing: float) -> bool:
