@@ -32,6 +32,7 @@ REST_S = 30.0
 """A level held for this long at work ends a start-up."""
 IDLE_REST_S = 120.0
 """The same where nothing computes: it may still be loading."""
+
 FALL_BYTES = 16 * MIB
 """A fall is told from this size on: allocators seldom give back without a reason."""
 STEP_S = 3.0
