@@ -88,16 +88,20 @@ class Process:
 
     def follow(self, now: int, used: int, flat_bytes: int) -> None:
         """It holds `used` bytes from `now` on."""
-        if abs(used - self.level) > flat_bytes:
+        # Written out rather than called: this runs at every change of every process.
+        if used - self.level > flat_bytes or self.level - used > flat_bytes:
             self.level, self.moved_ns = used, now
+        high = max(self.used, used)
         starting = self.born and now - self.seen_ns < START_NS
+        peaks, lately = self.peaks, self.lately
         if starting:
             self.start_peak = max(self.start_peak, used)
-        elif now > self.seen_ns:
+        elif now > self.seen_ns and (high > peaks.high or now - peaks.start_ns >= peaks.window_ns):
             # The level held until now counts as seen just now. At the first sight it is not
             # known yet whether this is a start.
-            self.peaks.add(now, max(self.used, used))
-        self.lately.add(now, max(self.used, used))
+            peaks.add(now, high)
+        if high > lately.high or now - lately.start_ns >= lately.window_ns:
+            lately.add(now, high)
         if used > self.top:
             if now - self.risen_ns > RISE_REST_NS or now - self.rise_ns > RISE_NS:
                 self.rise_from, self.rise_ns = self.top, now
@@ -107,7 +111,12 @@ class Process:
             if not starting and used - self.rise_from > flat_bytes:
                 self._rise(used - self.rise_from)
         self.used = used
-        self.refresh(now)
+        young = self.start_peak and now - self.seen_ns < START_PEAK_NS
+        if young or now - peaks.start_ns >= peaks.window_ns:
+            self.refresh(now)
+        else:
+            peak = max(peaks.before, peaks.high)
+            self.back = peak - used if peak > used else 0
 
     def _rise(self, size: int) -> None:
         if self.rises and self.rises[-1][0] == self.rise_ns:

@@ -56,8 +56,17 @@ class Utilisation:
         """
         block, mono = view.block, view.block.mono_ns
         found: list[tuple[int, SeriesKey, str, int]] = []
-        columns = block.device
         self._looks = {}
+        if len(block) == 1:
+            # Live, a block is one tick: NumPy would take longer to be called than to compute.
+            now = int(block.mono_ns[0])
+            looked_at = block.device["looked"].tolist()
+            values_at = block.device["gpu_util_pct"].tolist()
+            for index in range(block.n_devices):
+                if looked_at[index] & LOOKED_UTIL:
+                    self._one(block.keys[index], values_at[index], now, found)
+            return found
+        columns = block.device
         for index in range(block.n_devices):
             key = block.keys[index]
             rows = block.series_rows(index)
@@ -71,6 +80,21 @@ class Utilisation:
             self._looks[key.uuid] = (sight.last_ns, times.tolist())
             found += self._device(sight, key, ticks, values, times)
         return sorted(found, key=lambda step: (step[0], step[1].sort_key))
+
+    def _one(
+        self, key: SeriesKey, value: int, now: int, found: list[tuple[int, SeriesKey, str, int]]
+    ) -> None:
+        """The same for a block of one tick."""
+        sight = self._devices.setdefault(key.uuid, Sight())
+        before = sight.last_ns
+        if now - before > self._unseen_ns and sight.state != UNKNOWN:
+            sight.state = UNKNOWN
+            found.append((0, key, UNKNOWN, before))
+        state = UNKNOWN if value == NULL else BUSY if value > self._idle_pct else IDLE
+        if state != sight.state:
+            sight.state = state
+            found.append((0, key, state, before))
+        sight.last_ns = now
 
     def _device(
         self,

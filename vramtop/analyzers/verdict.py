@@ -124,7 +124,13 @@ class VerdictAnalyzer(SweepAnalyzer):
             return
         # Once it is likely it stays so until it is half as likely.
         at = self.tight_at / 2 if device.trouble[1] else self.tight_at
-        trouble = (value.level, value.p_oom[2] >= at, value.driver)
+        trouble: tuple[str, bool, SeriesKey | None] = (
+            value.level,
+            value.p_oom[2] >= at,
+            value.driver,
+        )
+        if trouble[0] == "none" and not trouble[1]:
+            trouble = ("none", False, None)  # who drives it is of no matter then
         device.rate, device.p_oom = value.rate, value.p_oom[2]
         if trouble != device.trouble:
             device.trouble = trouble
@@ -206,6 +212,11 @@ class VerdictAnalyzer(SweepAnalyzer):
         now = self.now_ns(tick)
         device.sum_back += process.refresh(now)
         judged = self._judgement(key, device, process, now)
+        if judged is None:
+            if process.verdict == OK:
+                process.candidate = None
+                return
+            judged = self._fits(device, process)
         if judged.verdict != OK:
             device.calm = False
         if judged.verdict == process.verdict:
@@ -243,7 +254,10 @@ class VerdictAnalyzer(SweepAnalyzer):
 
     # -- the rules -------------------------------------------------------------------------
 
-    def _judgement(self, key: SeriesKey, device: Device, process: Process, now: int) -> Judgement:
+    def _judgement(
+        self, key: SeriesKey, device: Device, process: Process, now: int
+    ) -> Judgement | None:
+        """What is wrong, the worst first; None where all is well."""
         return (
             self._driven(key, device, process, now)
             or self._own_peak(device, process)
@@ -251,7 +265,6 @@ class VerdictAnalyzer(SweepAnalyzer):
             or self._together(key, device, process, now)
             or self._newcomers(key, device, process, now)
             or self._first_steps(device, process, now)
-            or self._fits(device, process)
         )
 
     def _driven(
