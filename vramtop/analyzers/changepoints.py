@@ -100,7 +100,12 @@ class ChangepointAnalyzer(SweepAnalyzer):
         self._totals: dict[str, int] = {}
         self._told: dict[SeriesKey, tuple[str | None, str | None]] = {}
         self._util = _Utilisation()
+        self._t_us: list[int] = []
         self._end: tuple[int, int] = (0, 0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """State between blocks; the block itself is no part of it."""
+        return {**super().__getstate__(), "_t_us": []}
 
     # -- what happens ----------------------------------------------------------------------
 
@@ -108,8 +113,9 @@ class ChangepointAnalyzer(SweepAnalyzer):
         """Note utilisation, and the last tick, where the open segments end if the stream does."""
         block = view.block
         self._util.read(block)
+        self._t_us = block.t_us.tolist()
         if len(block):
-            self._end = (int(block.mono_ns[-1]), int(block.t_us[-1]))
+            self._end = (view.mono_ns[-1], self._t_us[-1])
 
     def on_observation(self, tick: int, seen: Observation) -> None:  # noqa: ARG002
         """Note what a process is built with."""
@@ -192,7 +198,7 @@ class ChangepointAnalyzer(SweepAnalyzer):
     def _born(self, tick: int, change: Change) -> _Series:
         key = change.key
         edge = Edge(
-            self._mono[tick], int(self._present.block.t_us[tick]), change.used, change.used,
+            self._mono[tick], self._t_us[tick], change.used, change.used,
             0, 0, 0, *self._util.at(key.uuid, tick),
         )  # fmt: skip
         namer = Namer(
@@ -223,7 +229,7 @@ class ChangepointAnalyzer(SweepAnalyzer):
 
     def _edge(self, tick: int, key: SeriesKey, series: _Series, before: int, after: int) -> Edge:
         return Edge(
-            self._mono[tick], int(self._present.block.t_us[tick]), before, after,
+            self._mono[tick], self._t_us[tick], before, after,
             series.travel, series.changes, series.falls, *self._util.at(key.uuid, tick),
         )  # fmt: skip
 

@@ -216,7 +216,9 @@ class Partition:
     def _close(self, edge: Edge) -> Node:
         now = edge.ns
         value = self.value
-        moments = self._after(edge)
+        moments = self._moments = self._moments.after(
+            value, (now - self.birth_ns) // NS_PER_MS, POINT_MS
+        )
         # Two ticks may carry the same time; a run has some weight all the same.
         weight = (now - self.run_ns) / NS_PER_S or 1e-9
         self.run_ns = now
