@@ -13,10 +13,12 @@ STILL, UP, DOWN, FRO = range(4)
 REACH = 120
 """So many buckets are looked back on."""
 
-_SCALES = ((1, 6), (3, 6), (6, 6), (12, 10))
-"""(buckets in a group, groups), the shortest first."""
+_SHORT, _SHORT_GROUPS = np.array((6, 3, 1)), 6
+_LONG, _LONG_GROUPS = np.array((12,)), 10
+"""Buckets in a group, on each scale, the longest first; and groups in a window."""
 _PART = 12
 _CLEAR = 0.8
+_PLACES = 4096
 _SURE = 12
 """A judgement is as good as it gets once so many buckets have been seen."""
 
@@ -74,13 +76,15 @@ def judge(low: IntArray, high: IntArray, *, floor: int) -> Motion:
     busy &= _in_window(moved, 3 * _PART) >= 1
     busy = busy[:, 1:]
     chosen = np.flatnonzero(busy.any(axis=1))
-    if not len(chosen):
-        return Motion(kind, rate, confidence)
-    rows, columns = np.nonzero(busy[chosen])
-    found = _judge(low[chosen], high[chosen], swings[chosen], rows, columns + REACH, floor)
-    rows = chosen[rows]
-    kind[rows, columns], rate[rows, columns] = found[0], found[1]
-    confidence[rows, columns] *= np.maximum(found[2], 0.0)
+    # Some thousand places at a time, so that the tables stay in the processor's cache.
+    many = max(1, _PLACES // count)
+    for start in range(0, len(chosen), many):
+        part = chosen[start : start + many]
+        rows, columns = np.nonzero(busy[part])
+        found = _judge(low[part], high[part], swings[part], rows, columns + REACH, floor)
+        rows = part[rows]
+        kind[rows, columns], rate[rows, columns] = found[0], found[1]
+        confidence[rows, columns] *= np.maximum(found[2], 0.0)
     return Motion(kind, rate, confidence)
 
 
@@ -93,7 +97,7 @@ def _judge(
     np.add.accumulate(swings, axis=1, out=travel[:, 1:])
     upto = travel[rows, at + 1]
     far, middling, near = (upto - travel[rows, at + 1 - width] for width in (REACH, 60, _PART))
-    uppers, lowers = edges.groups(_PART, REACH // _PART)
+    uppers, lowers = edges.groups(_LONG, _LONG_GROUPS)
     # Highest and lowest of the last 1, 2, ... 10 minutes' worth of buckets.
     top = np.maximum.accumulate(uppers[::-1], axis=0)
     spread = np.maximum(top - np.minimum.accumulate(lowers[::-1], axis=0), 0)
@@ -111,34 +115,38 @@ def _judge(
     restless = far >= 3 * spread[-1]
     steps: tuple[_Steps, _Steps] | None = None
     older = np.maximum.accumulate(uppers, axis=0), np.minimum.accumulate(lowers, axis=0)
-    for width, groups in reversed(_SCALES):
-        upper, lower = edges.groups(width, groups)
-        which, up, forward, per_bucket = _one_way(upper, lower, width, floor)
+    for widths, groups in ((_LONG, _LONG_GROUPS), (_SHORT, _SHORT_GROUPS)):
+        upper, lower = edges.groups(widths, groups)
+        which, up, forward, per_group = _one_way(upper, lower, floor)
         if not len(which):
             continue
         if steps is None:
             steps = _Steps(high[:, 1:] > high[:, :-1]), _Steps(low[:, 1:] < low[:, :-1])
-        mine, place = rows[which], at[which]
-        goes_on = (step.goes_on(mine, place, width * groups) for step in steps)
+        scale, place = which // len(rows), which % len(rows)
+        width = widths[scale]
+        goes_on = (step.goes_on(rows[place], at[place], width * groups) for step in steps)
         good = np.where(up, *goes_on)
-        before = REACH // _PART - 1 - -(-width * groups // _PART)
-        if before >= 0:
+        if widths is _SHORT:
             # Teeth larger than the way are seen whole on the longest scale only.
             drift = np.abs((upper[-1] - upper[0] + lower[-1] - lower[0])[which])
+            before = REACH // _PART - 1 + -width * groups // _PART
             new = np.where(
                 up,
-                edges.upper[which] > older[0][before][which],
-                edges.lower[which] < older[1][before][which],
+                edges.upper[place] > older[0][before, place],
+                edges.lower[place] < older[1][before, place],
             )
             new &= drift >= (upper[-1] - lower[-1])[which]
-            good &= new | ~restless[which]
-        which, up, forward, per_bucket = which[good], up[good], forward[good], per_bucket[good]
+            good &= new | ~restless[place]
         way = np.where(up, UP, DOWN).astype(np.int8)
-        # A way that is hard to see on this scale is measured on a longer one, where it shows.
-        blurred = (forward < _CLEAR) & (kind[which] == way)
-        slope[which] = np.where(blurred, slope[which], per_bucket)
-        kind[which] = way
-        sure[which] = forward
+        per_bucket = per_group / width
+        for number in range(len(widths)):
+            mine = np.flatnonzero(good & (scale == number))
+            there = place[mine]
+            # A way that is hard to see on this scale is measured on a longer one, where it shows.
+            blurred = (forward[mine] < _CLEAR) & (kind[there] == way[mine])
+            slope[there] = np.where(blurred, slope[there], per_bucket[mine])
+            kind[there] = way[mine]
+            sure[there] = forward[mine]
     return kind, slope, sure
 
 
@@ -152,11 +160,18 @@ class _Edges:
         by_width[12] = _rolled(*by_width[6], 6)
         self.lower, self.upper = low[rows, at], high[rows, at]
 
-    def groups(self, width: int, count: int) -> tuple[IntArray, IntArray]:
-        """(upper, lower) edges, oldest first, shape (count, judged)."""
-        low, high = self._by_width[width]
-        places = self._at - width * np.arange(count - 1, -1, -1)[:, None]
-        return high[self._rows, places], low[self._rows, places]
+    def groups(self, widths: IntArray, count: int) -> tuple[IntArray, IntArray]:
+        """(upper, lower) edges, oldest first, shape (count, scales x judged)."""
+        back = np.arange(count - 1, -1, -1)[:, None]
+        uppers, lowers = [], []
+        for width in widths.tolist():
+            low, high = self._by_width[width]
+            places = self._at - width * back
+            uppers.append(high[self._rows, places])
+            lowers.append(low[self._rows, places])
+        if len(uppers) == 1:
+            return uppers[0], lowers[0]
+        return np.concatenate(uppers, axis=1), np.concatenate(lowers, axis=1)
 
 
 class _Steps:
@@ -170,7 +185,7 @@ class _Steps:
         self._newest[:, 1:] = np.where(moved, np.arange(1, count), 0)
         np.maximum.accumulate(self._newest, axis=1, out=self._newest)
 
-    def goes_on(self, rows: IntArray, at: IntArray, window: int) -> npt.NDArray[np.bool_]:
+    def goes_on(self, rows: IntArray, at: IntArray, window: IntArray) -> npt.NDArray[np.bool_]:
         """Whether the present pause is no more than three times the mean one of the window."""
         pause = at - self._newest[rows, at]
         many = self._many[rows, at] - self._many[rows, np.maximum(at - window, 0)]
@@ -188,9 +203,9 @@ def _rolled(low: IntArray, high: IntArray, *by: int) -> tuple[IntArray, IntArray
 
 
 def _one_way(
-    upper: IntArray, lower: IntArray, width: int, floor: int
+    upper: IntArray, lower: IntArray, floor: int
 ) -> tuple[IntArray, npt.NDArray[np.bool_], FloatArray, FloatArray]:
-    """Where it goes one way: (which, whether up, share of movement forward, bytes per bucket)."""
+    """Where it goes one way: (which, whether up, share of movement forward, bytes per group)."""
     groups = len(upper)
     rise, lift = upper[-1] - upper[0], lower[-1] - lower[0]
     # Before a series began its lower edge lies above its upper one.
@@ -213,7 +228,7 @@ def _one_way(
     weights = 2 * np.arange(groups) - (groups - 1)
     # Least squares over groups of equal length; the sum of both edges is twice the middle.
     moment = (weights[:, None] * (upper + lower)).sum(axis=0)
-    slope = moment / (int((weights * weights).sum()) * width)
+    slope = moment / int((weights * weights).sum())
     share = np.minimum(np.abs(drift) / np.maximum(whole, 1), 1.0)
     return which[good], up[good], share[good], slope[good]
 
