@@ -11,7 +11,7 @@ best of three. The floor beside it is the decode alone, and below stands what ea
 per process-sample of its own; the sum of these is less than the whole, which also decodes, sorts
 and writes.
 
-A live tick is 8 GPUs and 64 processes, one block of one tick through all analyzers; the
+A live tick is 8 GPUs and 64 processes, one block of one tick through all analyzers, CPU time; the
 predecessor's chain (phase, OOM and survival of vramtop 0.1.0) took 19 us per process-sample.
 
 `--short` replays a quarter of an hour of three shapes, for a look during work.
@@ -153,9 +153,9 @@ def live(shape):
     """Sorted milliseconds of live ticks."""
     engine, costs = Engine(), []
     for tick in ticks(shape, 900, per_gpu=8):
-        start = time.perf_counter()
+        start = time.process_time()
         engine.update(Block.from_ticks([tick]))
-        costs.append((time.perf_counter() - start) * 1e3)
+        costs.append((time.process_time() - start) * 1e3)
     return sorted(costs)
 
 
