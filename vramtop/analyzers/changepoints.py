@@ -150,7 +150,9 @@ class ChangepointAnalyzer(SweepAnalyzer):
             series.travel += abs(change.used - before)
             series.changes += 1
             series.falls += change.used < before
-            if series.partition.move(self._edge(tick, key, series, before, change.used)):
+            if not series.partition.joins(self._mono[tick], change.used) and series.partition.move(
+                self._edge(tick, key, series, before, change.used)
+            ):
                 self._report(tick, key, series, series.partition.settle())
         series.age = 0
         due_ns = self._mono[tick] + OPEN_AGES_S[0] * NS_PER_S
@@ -219,6 +221,7 @@ class ChangepointAnalyzer(SweepAnalyzer):
         size = self.ignore_bytes / MIB
         return {
             "penalty": max(size * size * self.ignore_s / 2, self.noise_factor * QUANTUM_MIB2_S),
+            "near_bytes": self.ignore_bytes // 8,
             "noise_factor": self.noise_factor,
             "noise_below_s": self.ignore_s,
             "line_ratio": self.line_ratio,

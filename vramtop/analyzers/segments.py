@@ -20,6 +20,9 @@ SCALE = 1.0 / (MIB * MIB * MS_PER_S)
 POINT_MS = 2500
 """A level that is left again this soon may be a reading on a ramp."""
 
+JOINED = 8
+"""So many changes at most are pushed as one run."""
+
 SETTLE_EVERY = 8
 """A restless series is searched for final changepoints at every so many changes."""
 
@@ -150,14 +153,30 @@ class Partition:
     Args:
         edge: The beginning of the series.
         penalty: The user's, in MiB squared times seconds.
+        near_bytes: Levels this near to each other may be joined, see `joins`.
         noise_factor: Penalty in units of an excursion's height squared times its length.
         noise_below_s: Only excursions shorter than this are noise.
         line_ratio, restless_ratio, restless_s, max_candidates: See `ConstLine`.
     """
 
     __slots__ = (
-        "_fpop", "_moments", "_noise", "_root", "birth_ns", "constline", "last", "noise_factor",
-        "penalty", "run_ns", "since_ns", "value",
+        "_fpop",
+        "_from",
+        "_joined",
+        "_moments",
+        "_near",
+        "_noise",
+        "_pushed",
+        "_root",
+        "_tiny",
+        "birth_ns",
+        "constline",
+        "last",
+        "noise_factor",
+        "penalty",
+        "run_ns",
+        "since_ns",
+        "value",
     )  # fmt: skip
 
     def __init__(
@@ -165,6 +184,7 @@ class Partition:
         edge: Edge,
         *,
         penalty: float,
+        near_bytes: int,
         noise_factor: float,
         noise_below_s: float,
         line_ratio: float,
@@ -179,7 +199,10 @@ class Partition:
         self.since_ns = edge.ns
         self.run_ns = edge.ns
         self.last = edge
-        self._moments = Moments()
+        self._moments = self._pushed = Moments()
+        self._joined = 0
+        self._from = edge.after
+        self._near = self._tiny = near_bytes
         self._noise = NoiseScale(below=round(noise_below_s * MS_PER_S))
         self._fpop = Fpop(penalty=penalty)
         self._root = self._fpop.newest
@@ -197,11 +220,28 @@ class Partition:
             tag=edge,
         )
 
+    def joins(self, now: int, after: int) -> bool:
+        """Whether the level that ends now is told together with the next; if so, it is counted.
+
+        Up to `JOINED` changes are, while the level stays near the one they began at: within
+        `_near`, a small part of what the user ignores or some excursions of a noisy epoch.
+        """
+        value = self.value
+        if self._joined >= JOINED or not -self._near < after - self._from < self._near:
+            return False
+        self._joined += 1
+        self._noise.add(after - value, (now - self.since_ns) // NS_PER_MS)
+        self._moments = self._moments.after(value, (now - self.birth_ns) // NS_PER_MS, POINT_MS)
+        self.value = after
+        self.since_ns = now
+        return True
+
     def move(self, edge: Edge) -> bool:
         """The level changes. Returns whether it is time to look for what has become final."""
         now, value = edge.ns, self.value
         self._noise.add(edge.after - value, (now - self.since_ns) // NS_PER_MS)
         node = self._close(edge)
+        self._from = edge.after
         self.value = edge.after
         self.since_ns = now
         index = node.index
@@ -219,11 +259,18 @@ class Partition:
         moments = self._moments = self._moments.after(
             value, (now - self.birth_ns) // NS_PER_MS, POINT_MS
         )
+        level = value / MIB
+        if self._joined:
+            self._joined = 0
+            begun = self._pushed
+            if moments.t > begun.t:
+                level = (moments.area - begun.area) / ((moments.t - begun.t) * MIB)
+        self._pushed = moments
         # Two ticks may carry the same time; a run has some weight all the same.
         weight = (now - self.run_ns) / NS_PER_S or 1e-9
         self.run_ns = now
         self.last = edge
-        return self._fpop.push(value / MIB, weight, (edge, moments))
+        return self._fpop.push(level, weight, (edge, moments))
 
     def _after(self, edge: Edge) -> Moments:
         """Integrals up to `edge`, where a run ends."""
@@ -246,6 +293,7 @@ class Partition:
         self._deliver(self._fpop.newest, self._fpop.best)
         tag = self._fpop.newest.tag
         self._fpop = Fpop(penalty=wanted)
+        self._near = self._tiny if wanted <= self.penalty else round(4 * height * MIB)
         self._root = self._fpop.newest
         self._root.tag = tag
         self.constline.penalty = wanted

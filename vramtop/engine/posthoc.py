@@ -110,6 +110,9 @@ class _Recorded(Partition):
         self._name = name
         self._say = say
 
+    def joins(self, now: int, after: int) -> bool:  # noqa: ARG002
+        return False
+
     def move(self, edge: Edge) -> bool:
         self._note(edge)
         self.value = edge.after
