@@ -264,6 +264,15 @@ def test_who_drives_a_critical_device_is_oom_and_others_are_not():
     assert verdicts(events, 8) == [("OK", 0.0)]
 
 
+def test_a_server_that_takes_its_pool_is_not_tight_for_the_rise_of_that():
+    ticks = stream(
+        300, lambda t: {7: min(70, 2 + int(t)) * GIB}, facts={7: {"cmdline": "vllm serve m"}}
+    )
+    warned = Forecast((60, Risk("warning", 0.6, 7)), (150, Risk("none", 0.0, None)))
+
+    assert verdicts(found(ticks, warned)) == [("OK", 0.0)]
+
+
 @pytest.mark.parametrize("step", [0.2, 1.0, 5.0])
 def test_the_same_verdicts_come_at_any_sampling(step):
     ticks = stream(

@@ -12,6 +12,8 @@ from vramtop.units import NS_PER_S
 NEVER_NS = -(1 << 62)
 START_NS = 300 * NS_PER_S
 """Growth in the first minutes of a process is its start, not a rise that may come again."""
+LOAD_NS = 120 * NS_PER_S
+"""Growth that goes on after the first two minutes is more than the loading of a model."""
 START_PEAK_NS = 1800 * NS_PER_S
 """For so long after its start a process may be expected to reach its first peak again."""
 RISE_REST_NS = 10 * NS_PER_S
@@ -105,7 +107,7 @@ class Process:
         if used > self.top:
             if now - self.risen_ns > RISE_REST_NS or now - self.rise_ns > RISE_NS:
                 self.rise_from, self.rise_ns = self.top, now
-            if now - self.risen_ns > STREAK_NS or starting:
+            if now - self.risen_ns > STREAK_NS or (starting and now - self.seen_ns < LOAD_NS):
                 self.streak_ns = now
             self.top, self.risen_ns = used, now
             if not starting and used - self.rise_from > flat_bytes:

@@ -276,6 +276,8 @@ class VerdictAnalyzer(SweepAnalyzer):
             return None
         if driver != key and not (driver is None and process.grows(now)):
             return None
+        if level != "critical" and process.job is not None and process.job.preallocates:
+            return None  # it takes its pool and stays there
         high = max(process.back, round(max(device.rate, 0.0) * 900))
         odds = format_pct(device.p_oom)
         reason = f"it drives the device towards its limit: P(out of memory within 15 min) {odds}"
