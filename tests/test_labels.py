@@ -219,7 +219,7 @@ def test_a_server_at_one_level_is_at_inference():
 def test_a_cache_that_creeps_up_and_is_flushed_is_fragmentation():
     life = Life().rested()
     for _ in range(5):
-        life.stairs(330, 5, 24).hold(5000, 5)
+        life.stairs(790, 5, 24).hold(5000, 5)
 
     assert life.names()[2:] == ["fragmentation"]
 

@@ -238,14 +238,16 @@ class Namer:
         return _split(piece, STEP_S, step, self._rest(piece))
 
     def _splinters(self, piece: Piece) -> bool:
-        """Whether it rose in many steps for minutes and fell seldom and far.
+        """Whether it rose in many steps for minutes, up to the limit, and fell seldom and far.
 
         That is how a cache of splinters goes: it grows until the allocator, out of room, gives
         all unused segments back at once. Work that comes and goes falls every few seconds.
         """
         falls, changes = piece.falls, piece.changes
+        full = self.total is not None and piece.level + 1.7 * piece.spread > 0.9 * self.total
         return (
             self.role == OTHER
+            and full
             and piece.seconds >= 120
             and changes >= 12
             and changes >= 5 * falls
