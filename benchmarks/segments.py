@@ -80,7 +80,7 @@ def exact_costs(count):
     """Series, equal to ruptures, equal to skchange (None without it), microseconds per push."""
     draw = random.Random(7)
     try:
-        from skchange import change_detectors as peer
+        from skchange import detectors as peer
     except ImportError:
         peer = None
     equal = other = pushes = 0
@@ -100,12 +100,8 @@ def exact_costs(count):
         found = cost_of(values, online.changepoints(), penalty)
         equal += same(found, cost_of(values, cuts[:-1], penalty)) and same(found, online.cost)
         if peer is not None:
-            cuts = (
-                peer.PELT(penalty=penalty)
-                .fit(signal[:, None])
-                .predict_changepoints(signal[:, None])
-            )
-            other += same(found, cost_of(values, list(cuts), penalty))
+            cuts = peer.FPOP(penalty=penalty).fit(signal[:, None]).predict(signal[:, None])
+            other += same(found, cost_of(values, [int(cut) for cut in cuts], penalty))
     return equal, None if peer is None else other, spent / pushes * 1e6
 
 
