@@ -163,13 +163,15 @@ def test_a_burst_of_changes_does_not_blind():
 
 
 def test_a_changepoint_is_tentative_before_it_is_confirmed():
-    levels = [4 * GIB] * 100 + [9 * GIB] * 200
+    """A rise that may be a bump is tentative until it cannot come back in time."""
+    levels = [4 * GIB] * 100 + [9 * GIB] * 30 + [11 * GIB] * 300
 
     found = [e for e in said([Block.from_ticks(ticks_of(levels))]) if e.kind == "changepoint"]
 
-    assert [(e.at, e.state) for e in found] == [(100.0, "tentative"), (100.0, "confirmed")]
-    assert found[0].seq == 105
-    assert found[1].seq < 299
+    assert [(e.at, e.state) for e in found] == [
+        (100.0, "confirmed"), (130.0, "tentative"), (130.0, "confirmed"),
+    ]  # fmt: skip
+    assert [e.seq for e in found][:2] == [105, 135]
 
 
 def test_segments_are_told_in_order_without_gap_and_once():

@@ -243,12 +243,15 @@ class ChangepointAnalyzer(SweepAnalyzer):
             partition.hold(self._edge(tick, key, series, value, value))
             self._report(tick, key, series, partition.settle())
             path, sure = partition.present()
-            if len(path) > 1:
+            if sure and len(path) > 1:
+                self._report(tick, key, series, partition.conclude(path))
+            elif len(path) > 1:
                 self._announce(tick, key, series, path[-2].tag, "tentative")
-                if sure:
-                    self._report(tick, key, series, partition.conclude(path))
         if not partition.open:
             self._say(tick, key, series, series.story.waited(self._mono[tick]))
+            if series.boundary[0].before != series.boundary[0].after:
+                # What is final may still be told as part of a bump or a staircase.
+                self._announce(tick, key, series, series.boundary[0], "tentative")
 
     def _look_at(self, due_ns: int, key: SeriesKey, series: _Series) -> None:
         series.due_ns = due_ns

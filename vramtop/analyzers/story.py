@@ -142,7 +142,7 @@ class Story:
         if at_rest and anchor is not None and abs(first.level - anchor.level) <= move(anchor.level):
             return 1, False
         run = self._stairs()
-        if run == len(pending) and not closed:
+        if run == len(pending) and not closed and first.seconds < LONG_S:
             return 0, False  # the staircase may go on
         if run >= 4:
             return run, False
