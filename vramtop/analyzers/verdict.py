@@ -278,6 +278,9 @@ class VerdictAnalyzer(SweepAnalyzer):
             return None
         if level != "critical" and process.job is not None and process.job.preallocates:
             return None  # it takes its pool and stays there
+        rested = now - process.risen_ns > int(self.flat_s * NS_PER_S)
+        if level == "warning" and rested and not process.grows(now):
+            return None  # it was a load, and that is over
         high = max(process.back, round(max(device.rate, 0.0) * 900))
         odds = format_pct(device.p_oom)
         reason = f"it drives the device towards its limit: P(out of memory within 15 min) {odds}"
@@ -392,8 +395,8 @@ class VerdictAnalyzer(SweepAnalyzer):
         if process.used * 5 < job.weights[0] * 4:
             return None  # they are still being loaded
         flat = now - process.moved_ns >= int(self.flat_s * NS_PER_S)
-        if flat and process.used >= peak[0]:
-            return None  # the plateau stands
+        if flat and process.used * 2 >= job.weights[0] * 3:
+            return None  # more than the weights is there, and the plateau stands
         low, high = max(0, peak[0] - process.used), max(0, peak[1] - process.used)
         if (low + high) // 2 <= device.free:
             return None
