@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(C
 NO_PACKAGES := test_torture_* test_record_* test_nvml_f* test_nvml_source* test_nvml_parts* test_report_browser*
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest check format picture bench lock clean
+.PHONY: help demo test test-lowest check format picture bench score score-short fit lock clean
 
 help: ## List these commands.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -54,6 +54,17 @@ picture: $(STAMP) ## Draw the README's picture again.
 
 bench: $(STAMP) ## Print every figure that benchmarks/README.md promises.
 	$(BIN)/python benchmarks/run.py
+
+score: $(STAMP) ## Score forecasts, verdicts, segments and labels on simulated runs; 10 to 20 minutes.
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/score.py
+	$(BIN)/python benchmarks/segments.py
+
+score-short: $(STAMP) ## The same on a fifth of the runs; fails below the floors.
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/score.py --short
+	$(BIN)/python benchmarks/segments.py --short
+
+fit: $(STAMP) ## Fit the tables of the risk model again; 10 minutes.
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fit_risk.py
 
 lock: $(STAMP) ## Pin what is installed now, for CI.
 	{ echo "\# What CI installs; made by make lock."; $(BIN)/python -m pip freeze --exclude-editable; } > requirements/lock.txt

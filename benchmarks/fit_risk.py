@@ -39,10 +39,11 @@ from vramtop.analyzers.risk_model import (
     state_features,
 )
 from vramtop.engine import Engine
-from vramtop.samples import TRUTH
+from vramtop.samples import TRUTH, SeriesKey
 from vramtop.units import NS_PER_S
 
 KNOTS = 6
+MORE_KNOTS = {"growth": 17}
 FREE_TO_FALL = ("flushed",)
 RIDGE = 1.0
 COVER = 0.8
@@ -52,10 +53,10 @@ COVER = 0.8
 class Silent(RiskModel):
     """Says nothing: the tables are still to be made."""
 
-    def probabilities(self, evidence):
+    def probabilities(self, evidence):  # noqa: ARG002, D102
         return 0.0, 0.0, 0.0
 
-    def range_s(self, outlook):
+    def range_s(self, outlook):  # noqa: ARG002, D102
         return None
 
 
@@ -68,13 +69,13 @@ class Noting(RiskAnalyzer):
         self.noted: dict[str, list] = {}
         self._next_ns: dict[str, int] = {}
 
-    def on_change(self, tick, change):
+    def on_change(self, tick, change):  # noqa: D102
         super().on_change(tick, change)
-        if change.key.pid is None and change.key.uuid not in self._next_ns:
+        if change.key.uuid in self._devices and change.key.uuid not in self._next_ns:
             self._next_ns[change.key.uuid] = self.now_ns(tick) // (ROW_S * NS_PER_S)
-            self._ask(change.key)
+            self._ask(SeriesKey(change.key.uuid))
 
-    def on_wake(self, tick, key):
+    def on_wake(self, tick, key):  # noqa: D102
         now = self.now_ns(tick)
         if now >= self._next_ns[key.uuid] * ROW_S * NS_PER_S:
             device = self._devices[key.uuid]
@@ -116,21 +117,21 @@ def gather(splits, jobs, share=1.0):
 
 
 def basis(rows):
-    """Ramps between knots of features in 0-1, and the names of the features."""
-    names = list(rows[0])
+    """Ramps between knots of features in 0-1, and (name, ramps) of each feature."""
+    found = [(name, MORE_KNOTS.get(name, KNOTS) - 1) for name in rows[0]]
     columns = []
-    for name in names:
-        place = np.clip([row[name] for row in rows], 0, 1) * (KNOTS - 1)
-        columns += [np.clip(place - knot, 0, 1) for knot in range(KNOTS - 1)]
-    return np.stack(columns, 1), names
+    for name, ramps in found:
+        place = np.clip([row[name] for row in rows], 0, 1) * ramps
+        columns += [np.clip(place - knot, 0, 1) for knot in range(ramps)]
+    return np.stack(columns, 1), found
 
 
 def fit_tables(rows, truth):
     """Tables of the logistic sum."""
-    matrix, names = basis(rows)
+    matrix, features = basis(rows)
     bounds = [(None, None)]
-    for name in names:
-        bounds += [(None if name in FREE_TO_FALL else 0, None)] * (KNOTS - 1)
+    for name, ramps in features:
+        bounds += [(None if name in FREE_TO_FALL else 0, None)] * ramps
 
     def loss(theta):
         score = matrix @ theta[1:] + theta[0]
@@ -144,8 +145,10 @@ def fit_tables(rows, truth):
         loss, start, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": 500}
     )
     tables = {"constant": [round(float(found.x[0]), 3)]}
-    for index, name in enumerate(names):
-        steps = found.x[1 + index * (KNOTS - 1) : 1 + (index + 1) * (KNOTS - 1)]
+    at = 1
+    for name, ramps in features:
+        steps = found.x[at : at + ramps]
+        at += ramps
         tables[name] = [0.0, *(round(float(value), 3) for value in np.cumsum(steps))]
     return tables
 
@@ -190,7 +193,10 @@ def fit(rows):
     for horizon in HORIZONS_S:
         told = [row for row in rows if row[2] <= horizon or row[3] >= horizon]
         features = [
-            state_features(row[4], model.continues(row[4]) * model.due(row[4].outlook, horizon))
+            state_features(
+                row[4],
+                model.place(model.continues(row[4]) * model.due(row[4].outlook, horizon)),
+            )
             for row in told
         ]
         table["WITHIN"].append(
@@ -288,7 +294,7 @@ def main():
     )
     options = parser.parse_args()
     if options.rows is not None and options.rows.exists():
-        rows = pickle.loads(options.rows.read_bytes())
+        rows = pickle.loads(options.rows.read_bytes())  # noqa: S301 - this script wrote it
     else:
         rows = gather((corpus.FIT, corpus.CALIBRATE), options.jobs, options.share)
         if options.rows is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+
 from scoring.metrics import Alarms
 from scoring.outcome import Device
 

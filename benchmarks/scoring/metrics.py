@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
+
 from scoring.outcome import Device
 
 HORIZONS_S = (60, 300, 900)
@@ -44,7 +46,7 @@ def warned(alarms: Alarms, oom_s: float, lead_s: float) -> bool:
 
 
 @dataclass(slots=True, kw_only=True)
-class False_:
+class FalseAlarms:
     """False alarms and what they are counted against."""
 
     late: int
@@ -63,7 +65,7 @@ class False_:
         return self.early / self.starts if self.starts else 0.0
 
 
-def false_alarms(devices: Sequence[Device], alarms: Sequence[Alarms]) -> False_:
+def false_alarms(devices: Sequence[Device], alarms: Sequence[Alarms]) -> FalseAlarms:
     """An alarm is false unless memory runs out within 30 min of its beginning."""
     late = early = starts = 0
     seconds = 0.0
@@ -79,7 +81,7 @@ def false_alarms(devices: Sequence[Device], alarms: Sequence[Alarms]) -> False_:
                 early += 1
             else:
                 late += 1
-    return False_(late=late, days=seconds / DAY_S, early=early, starts=starts)
+    return FalseAlarms(late=late, days=seconds / DAY_S, early=early, starts=starts)
 
 
 def _startup_s(device: Device) -> float:
@@ -122,7 +124,7 @@ def reliability(p: np.ndarray, y: np.ndarray) -> list[tuple[float, float, int]]:
     """(mean forecast, share that came true, rows) in seven bins."""
     edges = (0.0, 0.01, 0.05, 0.2, 0.4, 0.6, 0.8, 1.0001)
     table = []
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         inside = (p >= low) & (p < high)
         if inside.any():
             table.append((float(p[inside].mean()), float(y[inside].mean()), int(inside.sum())))
@@ -155,8 +157,10 @@ def coverage(devices: Sequence[Device]) -> tuple[float, int, float]:
 
 
 def verdicts(devices: Sequence[Device], horizon_s: float = 900.0) -> dict[str, tuple[int, int]]:
-    """(rows, rows whose process ran out within the horizon) per verdict; and `quiet OK`:
-    (rows of processes that never ran out, those of them with OK)."""
+    """(rows, rows whose process ran out within the horizon) per verdict.
+
+    And `quiet OK`: (rows of processes that never ran out, those of them with OK).
+    """
     found: dict[str, list[int]] = {name: [0, 0] for name in ("OK", "TIGHT", "OOM", "quiet OK")}
     for device in devices:
         for t_s, said, failed_s in device.verdicts:

@@ -9,8 +9,8 @@ from itertools import islice
 from typing import Any
 
 import numpy as np
-from scoring.corpus import Run
 
+from scoring.corpus import Run
 from vramtop.blocks import Block
 from vramtop.engine import Engine
 from vramtop.samples import TRUTH, SeriesKey, Tick

@@ -32,5 +32,5 @@ DEFAULT_ANALYZERS = (
     OrphanAnalyzer,
     ServiceAnalyzer,
 )
-VERSION = 2
+VERSION = 3
 """Raised when the same recording may give other events; part of the live digest."""

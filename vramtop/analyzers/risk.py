@@ -25,6 +25,8 @@ EMPTY_SHARE = 20
 """Below a twentieth of its memory a device counts as empty: what follows is a start."""
 RELEASE_NS = 10 * NS_PER_S
 PAUSE_NS = 45 * NS_PER_S
+STILL_BYTES = 64 * MIB
+"""Two levels that differ by no more are the same."""
 NEVER_NS = -(1 << 62)
 
 
@@ -48,6 +50,9 @@ class _Device:
     # When the level rose again after a pause of PAUSE_NS: a load knows no such pause.
     paused_ns: int = NEVER_NS
     released_ns: int = NEVER_NS
+    # What has gone within RELEASE_NS, and whether it had held the same for a while.
+    released: int = 0
+    still: bool = True
     judged_ns: int = NEVER_NS
     due_ns: int | None = None
     again: int = 0
@@ -119,11 +124,15 @@ class RiskAnalyzer(SweepAnalyzer):
         device = self._devices.get(key.uuid)
         if device is None:
             return
-        device.processes.pop(key, None)
+        now = self.now_ns(tick)
+        if now - device.released_ns > RELEASE_NS:
+            device.released, device.still = 0, True
+        held = device.processes.pop(key, 0)
+        device.released += held
         device.births_ns.pop(key, None)
-        for _, held in device.before:
-            held.pop(key, None)
-        device.released_ns = self.now_ns(tick)
+        for _, before in device.before:
+            device.still &= abs(before.pop(key, 0) - held) <= STILL_BYTES
+        device.released_ns = now
 
     def on_change(self, tick: int, change: Change) -> None:
         """Follow the level of a device, and who holds what."""
@@ -194,10 +203,16 @@ class RiskAnalyzer(SweepAnalyzer):
             device.risen_ns = now
         fallen = history.level - used
         if fallen * 50 > limit and now - device.released_ns <= RELEASE_NS:
-            # A process has ended: what the device held with it says nothing of what follows.
-            device.history = History(now, used, limit)
-            device.since_ns = now
-            return
+            if device.still and abs(device.released - fallen) <= STILL_BYTES:
+                # Who has ended held the same all along; the others' growth goes on.
+                history.release(now, fallen)
+            else:
+                # What the device held with it says nothing of what follows.
+                device.history = History(now, used, limit)
+                device.since_ns = now
+                device.before = [(now, dict(device.processes))]
+                device.level, device.pending, device.eta = NONE, None, None
+                return
         history.put(now, used, limit)
 
     # -- judgement -------------------------------------------------------------------------

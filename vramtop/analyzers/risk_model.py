@@ -15,6 +15,7 @@ between processors.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from math import inf
 from typing import NamedTuple
@@ -75,7 +76,13 @@ def _loading(evidence: Evidence) -> float:
 
 
 def state_features(evidence: Evidence, growth: float) -> dict[str, float]:
-    """Inputs of the third step, each 0-1; `growth` is what the first two steps give."""
+    """Inputs of the third step, each 0-1.
+
+    Args:
+        evidence: What is known.
+        growth: What the first two steps give, as a place in the table `LOGISTIC`, 0-1: so that
+            a growth that is nearly certain counts for more than one that is likely.
+    """
     outlook = evidence.outlook
     full = 1.0 - min(evidence.free, 0.5) * 2.0
     moving = 60.0 / (60.0 + evidence.quiet_s)
@@ -134,10 +141,21 @@ class RiskModel:
         found: list[float] = []
         floor = 0.0
         for horizon_s, table in zip(HORIZONS_S, self.within, strict=True):
-            growth = goes_on * self.due(evidence.outlook, horizon_s)
+            growth = self.place(goes_on * self.due(evidence.outlook, horizon_s))
             floor = max(floor, self._probability(table, state_features(evidence, growth)))
             found.append(floor)
         return found[0], found[1], found[2]
+
+    def place(self, probability: float) -> float:
+        """Where in the table `LOGISTIC` a probability stands, 0-1."""
+        table = self.logistic
+        index = bisect_right(table, probability)
+        if index == 0:
+            return 0.0
+        if index == len(table):
+            return 1.0
+        low, high = table[index - 1], table[index]
+        return (index - 1 + (probability - low) / (high - low)) / (len(table) - 1)
 
     def range_s(self, outlook: Outlook) -> tuple[float, float] | None:
         """The stated range of times left, seconds; None if nothing grows."""

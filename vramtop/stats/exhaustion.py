@@ -15,7 +15,8 @@ from math import inf
 from typing import NamedTuple
 
 from vramtop.stats.envelope import Envelope
-from vramtop.units import NS_PER_S
+
+NS_PER_S = 1_000_000_000
 
 WIDTHS_S = (5, 20, 120)
 COUNTS = (24, 30, 45)
@@ -85,6 +86,15 @@ class History:
             self._touching = False
             self._flushed_ns = now_ns
 
+    def release(self, now_ns: int, held: int) -> None:
+        """From `now_ns` on the level is lower by what something constant had held all along."""
+        self._touching = False
+        for envelope in self._envelopes:
+            envelope.advance(now_ns)
+            envelope.lows = [max(low - held, 0) for low in envelope.lows]
+            envelope.highs = [max(high - held, 0) for high in envelope.highs]
+            envelope.level = max(envelope.level - held, 0)
+
     def outlook(self, now_ns: int) -> Outlook:
         """What is to be expected at `now_ns`, not before the last `put`."""
         for envelope in self._envelopes:
@@ -102,17 +112,25 @@ class History:
                 del highs[0], lows[0]
             ceiling, floor = max(highs[half:]), min(lows[half:])
             swing = max(swing, ceiling - floor)
-            lift = floor - min(lows[:half])
-            rise = lift if flushed else min(lift, ceiling - max(highs[:half]))
-            if rise <= 0:
+            lift, rise = floor - min(lows[:half]), ceiling - max(highs[:half])
+            if lift <= 0 or (rise <= 0 and not flushed):
                 continue
-            half_s = half * envelope.width_ns / NS_PER_S
-            room = max(self.limit - (floor if flushed else ceiling), 0)
-            left_s = room * half_s / rise
+            width_ns = envelope.width_ns
+            half_s = half * width_ns / NS_PER_S
+            # The newest bucket is still open: its ceiling is younger than half a window.
+            climb = rise * NS_PER_S / ((half - 1) * width_ns + now_ns % width_ns)
+            rate = lift / half_s
+            slow, fast = (rate, climb) if rate < climb else (climb, rate)
+            if not flushed:
+                rate = slow
+            if flushed:
+                # What rises is lowest where the newer half begins.
+                left_s = max((self.limit - floor) / rate - half_s, 0.0)
+            else:
+                left_s = max(self.limit - ceiling, 0) / rate
             lasted = 2 * half_s / (2 * half_s + left_s)
             spread, recent, steps = _shape(lows if flushed else highs, half)
-            other = lift if lift > rise else max(ceiling - max(highs[:half]), rise)
-            agreement = rise / other
+            agreement = max(slow, 0.0) / fast
             score = lasted * spread * (1.0 + agreement)
             if score > quality:
                 quality = score
@@ -125,7 +143,7 @@ class History:
                     agreement,
                     flushed,
                     0.0,
-                    rise / half_s,
+                    rate,
                     2 * half_s,
                 )
         return best._replace(
