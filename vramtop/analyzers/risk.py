@@ -80,7 +80,7 @@ class RiskAnalyzer(SweepAnalyzer):
     Args:
         warn_at: P(out of memory within 900 s) that raises a warning.
         critical_at: P(out of memory within 300 s) that raises a critical alarm.
-        clear_at: Probability below which a level is taken back.
+        clear_warning_at, clear_critical_at: Probability below which it is taken back.
         raise_hold_s, clear_hold_s: How long that must have stood.
     """
 
@@ -89,16 +89,18 @@ class RiskAnalyzer(SweepAnalyzer):
     def __init__(
         self,
         *,
-        warn_at: float = 0.6,
+        warn_at: float = 0.7,
         critical_at: float = 0.55,
-        clear_at: float = 0.15,
+        clear_warning_at: float = 0.35,
+        clear_critical_at: float = 0.15,
         raise_hold_s: float = 20.0,
         clear_hold_s: float = 50.0,
     ) -> None:
         super().__init__()
         self.warn_at = warn_at
         self.critical_at = critical_at
-        self.clear_at = clear_at
+        self.clear_warning_at = clear_warning_at
+        self.clear_critical_at = clear_critical_at
         self.raise_hold_s = raise_hold_s
         self.clear_hold_s = clear_hold_s
         self._model = RiskModel()
@@ -229,7 +231,7 @@ class RiskAnalyzer(SweepAnalyzer):
         p_oom = self._model.probabilities(evidence)
         self._remember(device, now)
         self._settle(tick, key, device, evidence.outlook, p_oom)
-        if device.level != NONE or device.pending is not None or p_oom[2] > self.clear_at:
+        if device.level != NONE or device.pending is not None or p_oom[2] > self.clear_critical_at:
             self._judge_at(now + JUDGE_NS, key, device)
         elif device.again < len(AGAIN_S):
             self._judge_at(now + AGAIN_S[device.again] * NS_PER_S, key, device)
@@ -289,8 +291,8 @@ class RiskAnalyzer(SweepAnalyzer):
 
     def _wanted(self, level: str, p_oom: tuple[float, float, float]) -> str:
         _, p_300, p_900 = p_oom
-        critical_from = self.clear_at if level == CRITICAL else self.critical_at
-        warning_from = self.warn_at if level == NONE else self.clear_at
+        critical_from = self.clear_critical_at if level == CRITICAL else self.critical_at
+        warning_from = self.warn_at if level == NONE else self.clear_warning_at
         if p_300 >= critical_from:
             return CRITICAL
         return WARNING if p_900 >= warning_from else NONE

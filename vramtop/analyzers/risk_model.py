@@ -26,6 +26,10 @@ from vramtop.stats.exhaustion import Outlook
 HORIZONS_S = (60, 300, 900)
 LONGEST_S = 7200.0
 """Growth that would take longer than this to meet the limit is none."""
+LOAD_S = 900.0
+"""Growth that has gone on for so long since a start is no load any more."""
+RANGE_S = 30.0
+"""Added to the time left before a range is made of it: near the end nothing is known to the second."""
 QUALITIES = (0.15, 0.35, 0.6)
 """Bounds of `lasted * spread` between the classes of growth; a flushed cache has two classes of its own."""
 RATIOS = (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.2, 1.35, 1.5, 1.75, 2.0, 2.5, 3.0)  # fmt: skip
@@ -72,7 +76,7 @@ def growth_features(evidence: Evidence) -> dict[str, float]:
 
 
 def _loading(evidence: Evidence) -> float:
-    return 600.0 / (600.0 + evidence.fresh_s) if evidence.loading else 0.0
+    return max(0.0, 1.0 - evidence.fresh_s / LOAD_S) if evidence.loading else 0.0
 
 
 def state_features(evidence: Evidence, growth: float) -> dict[str, float]:
@@ -162,7 +166,8 @@ class RiskModel:
         if outlook.left_s > LONGEST_S or outlook.left_s == inf:
             return None
         low, high = self.bounds[quality(outlook)]
-        return low * outlook.left_s, high * outlook.left_s + 5.0
+        scale_s = outlook.left_s + RANGE_S
+        return low * scale_s, high * scale_s
 
     def _probability(
         self, table: Mapping[str, Sequence[float]], features: Mapping[str, float]
