@@ -18,7 +18,7 @@ NO_PACKAGES := test_torture_* test_record_* test_nvml_f* test_nvml_source* test_
 help: ## List these commands.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
-$(STAMP): pyproject.toml $(CONSTRAINT)
+$(STAMP): pyproject.toml vramtop/stats/_fpop.c $(CONSTRAINT)
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --editable '.[test,check]'
 	touch $@

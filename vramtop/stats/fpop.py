@@ -7,14 +7,18 @@ leaves the optimum unchanged because a boundary never improves by moving into a 
 Ties: of partitions that cost the same, the one whose last changepoint is latest is taken. Other
 exact solvers may take another, so compare costs with them, not positions.
 
+`Fpop` is the compiled kernel (`_fpop.c`) where it was built, else `PureFpop`. Both give equal
+bits and take up each other's pickles; `VRAMTOP_PURE=1` in the environment refuses the kernel.
+
 Source: Maidstone, Hocking, Rigaill, Fearnhead (2017), Stat. Comput. 27, 519-533 (functional
 pruning); Killick, Fearnhead, Eckley (2012), JASA 107, 1590-1598 (inequality pruning).
 """
 
 from __future__ import annotations
 
+import os
 from math import inf, sqrt
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 MAX_PIECES = 512
 """Far above what was ever seen (177 after a million points of the worst curve found)."""
@@ -42,7 +46,16 @@ class Node:
         self.tag = tag
 
 
-class Fpop:
+State = tuple[
+    float, int, float, bool, Node, Node, float, int, int,
+    list[tuple[float, float, float, Node]], list[float], list[int],
+]  # fmt: skip
+"""What both classes are pickled as: penalty, max_pieces, cost, exact, best, newest, origin, runs,
+searched, candidates (cost, weight, mean, node), and of the pieces their upper ends and the places
+of their owners among the candidates."""
+
+
+class PureFpop:
     """The optimal partition of a growing series of weighted runs.
 
     Args:
@@ -80,7 +93,30 @@ class Fpop:
         self._runs = 0
         self._searched = 0
 
-    def push(self, value: float, weight: float, tag: Any = None) -> Node:
+    def __getstate__(self) -> State:
+        """In the form that the kernel takes up too."""
+        places = {id(candidate): place for place, candidate in enumerate(self._candidates)}
+        return (
+            self.penalty, self.max_pieces, self.cost, self.exact, self.best, self.newest,
+            self._origin, self._runs, self._searched,
+            [(one[0], one[1], one[2], one[3]) for one in self._candidates],
+            list(self._highs), [places[id(owner)] for owner in self._owners],
+        )  # fmt: skip
+
+    def __setstate__(self, state: State) -> None:
+        (
+            self.penalty, self.max_pieces, self.cost, self.exact, self.best, self.newest,
+            self._origin, self._runs, self._searched, candidates, highs, owners,
+        ) = state  # fmt: skip
+        self._candidates = [[*one, 0] for one in candidates]
+        self._highs = list(highs)
+        self._owners = [self._candidates[place] for place in owners]
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Restored as whichever class is in use there."""
+        return restored, (self.__getstate__(),)
+
+    def push(self, value: float, weight: float, tag: Any = None, /) -> Node:
         """Add a closed run of `value` that counts as `weight` samples.
 
         Returns:
@@ -212,3 +248,34 @@ class Fpop:
             found.append(node.index)
             node = node.parent
         return found[::-1]
+
+
+def restored(state: State) -> PureFpop:
+    """A segmentation with this state, of the class in use."""
+    fpop = Fpop(penalty=state[0])
+    fpop.__setstate__(state)
+    return fpop
+
+
+def thinned(state: State) -> State:
+    """The state with no more pieces than are allowed; the kernel calls this, for it is rare."""
+    fpop = PureFpop(penalty=state[0])
+    fpop.__setstate__(state)
+    fpop._thin(fpop._candidates[-1])  # noqa: SLF001 - same file
+    return fpop.__getstate__()
+
+
+def _fastest() -> Any:
+    if os.environ.get("VRAMTOP_PURE"):
+        return PureFpop
+    try:
+        from vramtop.stats import _fpop
+    except ImportError:  # not built here, which is no fault
+        return PureFpop
+    return _fpop.Fpop
+
+
+if TYPE_CHECKING:
+    Fpop = PureFpop
+else:
+    Fpop = _fastest()

@@ -1,0 +1,3 @@
+from vramtop.stats.fpop import PureFpop
+
+class Fpop(PureFpop): ...
