@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
+from functools import partial
 from itertools import accumulate
 from typing import Any
 
@@ -23,6 +25,8 @@ from vramtop.view import Change, View
 OPEN_AGES_S = (5, 60, 600)
 """Ages of an unchanged level at which it is looked at without waiting for it to end."""
 
+FIRST_AGE_NS = OPEN_AGES_S[0] * NS_PER_S
+
 QUANTUM_MIB2_S = 2.0 * 2.0 / 12
 """Variance of what is rounded to segments of 2 MiB, for a second: no series has less noise."""
 
@@ -32,6 +36,11 @@ MAX_ANNOUNCED = 64
 
 START_TICKS_NS = 10_000_000
 """A process's start time counts hundredths of a second on the boot-time clock."""
+
+
+_edge_of: Callable[[Any], Edge] = partial(
+    tuple.__new__, Edge
+)  # the constructor costs more than what it is given
 
 
 class _Series:
@@ -137,25 +146,29 @@ class ChangepointAnalyzer(SweepAnalyzer):
 
     def on_change(self, tick: int, change: Change) -> None:
         """Close the run that ends here and open the next."""
-        key = change.key
+        key, now = change.key, self._mono[tick]
         series = self._series.get(key)
         if series is None:
             if key.pid is None and change.total != NULL:
                 self._totals[key.uuid] = change.total
             series = self._series[key] = self._born(tick, change)
         else:
-            before = series.partition.value
-            if change.used == before:
+            partition, used = series.partition, change.used
+            before = partition.value
+            if used > before:
+                series.travel += used - before
+            elif used < before:
+                series.travel += before - used
+                series.falls += 1
+            else:
                 return  # another column of the device changed
-            series.travel += abs(change.used - before)
             series.changes += 1
-            series.falls += change.used < before
-            if not series.partition.joins(self._mono[tick], change.used) and series.partition.move(
-                self._edge(tick, key, series, before, change.used)
+            if not partition.joins(now, used) and partition.move(
+                self._edge(tick, key, series, before, used)
             ):
-                self._report(tick, key, series, series.partition.settle())
+                self._report(tick, key, series, partition.settle())
         series.age = 0
-        due_ns = self._mono[tick] + OPEN_AGES_S[0] * NS_PER_S
+        due_ns = now + FIRST_AGE_NS
         if series.due_ns is None or due_ns < series.due_ns:
             # Also while an old level waits for its next age: that may be ten minutes away.
             self._look_at(due_ns, key, series)
@@ -231,10 +244,12 @@ class ChangepointAnalyzer(SweepAnalyzer):
         }
 
     def _edge(self, tick: int, key: SeriesKey, series: _Series, before: int, after: int) -> Edge:
-        return Edge(
+        total, count = self._util.at(key.uuid, tick)
+        fields = (
             self._mono[tick], self._t_us[tick], before, after,
-            series.travel, series.changes, series.falls, *self._util.at(key.uuid, tick),
+            series.travel, series.changes, series.falls, total, count,
         )  # fmt: skip
+        return _edge_of(fields)
 
     def _judge_held(self, tick: int, key: SeriesKey, series: _Series) -> None:
         partition = series.partition

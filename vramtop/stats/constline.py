@@ -20,7 +20,8 @@ the constant that a split may cost extra).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from math import inf
 from typing import Any, NamedTuple
 
@@ -56,7 +57,26 @@ class Moments(NamedTuple):
         piece = value * lasted
         if lasted <= point:
             grain += lasted * lasted * lasted
-        return Moments(t, area + piece, lever + piece * (start + t), squares + piece * value, grain)
+        fields = t, area + piece, lever + piece * (start + t), squares + piece * value, grain
+        return _moments(fields)
+
+    def after_all(self, runs: Iterable[tuple[int, int]], point: int) -> Moments:
+        """As `after`, with one run of (value, t) after the other."""
+        start, area, lever, squares, grain = self
+        for value, t in runs:
+            lasted = t - start
+            piece = value * lasted
+            if lasted <= point:
+                grain += lasted * lasted * lasted
+            area += piece
+            lever += piece * (start + t)
+            squares += piece * value
+            start = t
+        return _moments((start, area, lever, squares, grain))
+
+
+# The constructor is half of the cost of a step; this skips it.
+_moments: Callable[[Any], Moments] = partial(tuple.__new__, Moments)
 
 
 class Stop:
@@ -200,15 +220,15 @@ class ConstLine:
     def _stop(
         self, candidates: Sequence[Stop], moments: Moments, tag: Any
     ) -> tuple[Stop, list[float]]:
-        best, least = candidates[0], inf
+        best, least, model = candidates[0], inf, LEVEL
         costs: list[float] = []
         cost_of = self.cost
         for candidate in candidates:
-            cost = candidate.cost + cost_of(candidate.moments, moments)[0]
+            own, taken_for = cost_of(candidate.moments, moments)
+            cost = candidate.cost + own
             costs.append(cost)
             if cost <= least:  # on a tie the latest boundary wins
-                best, least = candidate, cost
-        model = cost_of(best.moments, moments)[1]
+                best, least, model = candidate, cost, taken_for
         return Stop(-1, moments, tag, best, model, least + self.penalty), costs
 
     def _thin(self) -> None:

@@ -9,6 +9,11 @@ of changes in a calm hour is no noise.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+LAST = 63
+"""Place for all that has so many bits or more."""
+
 HALVE_AT = 512
 """Counts are halved here, so the recent past weighs more and the state stays small."""
 
@@ -31,29 +36,40 @@ class NoiseScale:
     def __init__(self, *, below: int) -> None:
         self.below = below
         self.count = 0
-        self._heights = [0] * 64
-        self._lengths = [0] * 64
+        self._heights = [0] * (LAST + 1)
+        self._lengths = [0] * (LAST + 1)
         self._still = 0
         self._delta = 0
 
     def add(self, delta: int, lasted: int) -> None:
         """The level moved by `delta` after it had stood for `lasted`; both integers."""
-        before = self._delta
-        self._delta = delta
-        if before == 0:
-            return
-        self.count += 1
-        if (before > 0) == (delta > 0) or lasted >= self.below:
-            self._still += lasted
-        else:
-            height = min(abs(before), abs(delta))
-            self._heights[min(height.bit_length(), 63)] += lasted
-            self._lengths[min(lasted.bit_length(), 63)] += lasted
-        if self.count >= HALVE_AT:
-            self._heights = [one // 2 for one in self._heights]
-            self._lengths = [one // 2 for one in self._lengths]
-            self._still //= 2
-            self.count //= 2
+        self.add_all(((delta, lasted),))
+
+    def add_all(self, moves: Iterable[tuple[int, int]]) -> None:
+        """As `add`, with one move after the other."""
+        before, below, count, still = self._delta, self.below, self.count, self._still
+        heights, lengths = self._heights, self._lengths
+        for delta, lasted in moves:
+            last, before = before, delta
+            if last == 0:
+                continue
+            count += 1
+            if (last > 0) == (delta > 0) or lasted >= below:
+                still += lasted
+            else:
+                # The smaller magnitude has the fewer bits.
+                height, other = last.bit_length(), delta.bit_length()
+                if other < height:  # noqa: PLR1730 - calls of min cost more than all of this
+                    height = other
+                length = lasted.bit_length()
+                heights[height if height < LAST else LAST] += lasted  # noqa: FURB136
+                lengths[length if length < LAST else LAST] += lasted  # noqa: FURB136
+            if count >= HALVE_AT:
+                heights = self._heights = [one // 2 for one in heights]
+                lengths = self._lengths = [one // 2 for one in lengths]
+                still //= 2
+                count //= 2
+        self._delta, self.count, self._still = before, count, still
 
     def excursion(self) -> tuple[float, float]:
         """Typical height and length of an excursion; zeros unless most of the time is one."""
