@@ -46,10 +46,11 @@ for name in ("training-oom", "leak-under-sawtooth", "kv-cache-growth"):
 
 @pytest.fixture(scope="module")
 def kernel():
-    module = pytest.importorskip(
-        "vramtop.stats._fpop", reason="the kernel is not built: no C compiler at installation"
-    )
-    return module.Fpop
+    try:
+        from vramtop.stats import _fpop
+    except ImportError as error:
+        pytest.skip(f"the kernel was not built at installation, or is refused: {error}")
+    return _fpop.Fpop
 
 
 def some_series(draw):

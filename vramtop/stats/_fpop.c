@@ -9,6 +9,7 @@
 #include <structmember.h>
 #include <float.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #if !defined(FLT_EVAL_METHOD) || FLT_EVAL_METHOD != 0
@@ -607,6 +608,12 @@ static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, .m_name = "_fpop"
 PyMODINIT_FUNC
 PyInit__fpop(void)
 {
+    /* Refused here, so that nothing in stats/ reads the environment for what it computes. */
+    const char *pure = getenv("VRAMTOP_PURE");
+    if (pure != NULL && *pure != '\0') {
+        PyErr_SetString(PyExc_ImportError, "VRAMTOP_PURE is set");
+        return NULL;
+    }
     s_index = PyUnicode_InternFromString("index");
     s_parent = PyUnicode_InternFromString("parent");
     PyObject *type = s_index == NULL || s_parent == NULL ? NULL : PyType_FromSpec(&spec);

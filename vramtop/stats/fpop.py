@@ -16,7 +16,6 @@ pruning); Killick, Fearnhead, Eckley (2012), JASA 107, 1590-1598 (inequality pru
 
 from __future__ import annotations
 
-import os
 from math import inf, sqrt
 from typing import TYPE_CHECKING, Any
 
@@ -266,11 +265,9 @@ def thinned(state: State) -> State:
 
 
 def _fastest() -> Any:
-    if os.environ.get("VRAMTOP_PURE"):
-        return PureFpop
     try:
         from vramtop.stats import _fpop
-    except ImportError:  # not built here, which is no fault
+    except ImportError:  # not built here, or refused; no fault either way
         return PureFpop
     return _fpop.Fpop
 
