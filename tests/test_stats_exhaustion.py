@@ -109,3 +109,22 @@ def test_whatever_the_level_does_shares_stay_shares(steps):
                 outlook.agreement, outlook.swing,
             )
         )  # fmt: skip
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 12 * S), st.integers(0, 80 * 1024)), min_size=1, max_size=80)
+)
+def test_asking_in_between_changes_nothing(steps):
+    """Changes within five seconds are gathered; whoever asks gets them all."""
+    asked, silent = History(0, 0, LIMIT), History(0, 0, LIMIT)
+    now = 0
+    for wait_ns, mib in steps:
+        now += wait_ns
+        asked.put(now, mib * MIB, LIMIT)
+        silent.put(now, mib * MIB, LIMIT)
+        asked.outlook(now)
+        now += wait_ns
+        asked.outlook(now)
+
+    assert silent.outlook(now) == asked.outlook(now)

@@ -40,6 +40,13 @@ class Envelope:
             self.highs[-1] = max(self.highs[-1], level)
         self.level = level
 
+    def take(self, now_ns: int, low: int, high: int, level: int) -> None:
+        """In the bucket of `now_ns` the level went from `low` to `high` and is `level` at last."""
+        self.advance(now_ns)
+        self.lows[-1] = min(self.lows[-1], low)
+        self.highs[-1] = max(self.highs[-1], high)
+        self.level = level
+
     def advance(self, now_ns: int) -> None:
         """Hold the level until `now_ns`."""
         index = now_ns // self.width_ns
