@@ -107,9 +107,12 @@ def main() -> None:
     parser.add_argument("--short", action="store_true")
     parser.add_argument("--jobs", type=int, default=2)
     parser.add_argument("--split", default=corpus.TEST, choices=(*set(corpus.SPLITS),))
+    parser.add_argument("--fresh", action="store_true", help="seeds that no split holds")
     options = parser.parse_args()
     began = time.perf_counter()
     runs = corpus.corpus((options.split,), share=0.2 if options.short else 1.0)
+    if options.fresh:
+        runs = corpus.fresh()
     devices = outcomes(runs, jobs=options.jobs)
     ticks = sum(len(device.tick_s) for device in devices)
     print(

@@ -236,7 +236,7 @@ def test_derived_series_have_a_row_per_device_and_tick(recording, tmp_path):
         row["p_oom_300s"] <= row["p_oom_900s"] for row in devices if row["p_oom_60s"] is not None
     )
     verdicts = {row["verdict"] for row in table.to_pylist() if row["pid"] is not None}
-    assert {"OK", "TIGHT"} <= verdicts
+    assert {"OK", "OOM"} <= verdicts
 
 
 def test_a_closed_pipe_ends_quietly(recording):

@@ -97,14 +97,16 @@ def test_a_companion_says_what_changes_and_acts_and_the_recording_knows(tmp_path
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "got").exists()
     level, gpu, path = (tmp_path / "saved").read_text().split()
-    assert (level, gpu, path) == ("warning", "0", str(tmp_path / "r.parquet"))
+    # At 150 seconds a second the companion may see the next level first.
+    assert level in {"warning", "critical"}
+    assert (gpu, path) == ("0", str(tmp_path / "r.parquet"))
     actions = observed(tmp_path / "r.parquet", ACTION)
     assert sorted((seen.data["action"], seen.data.get("sent")) for seen in actions) == [
         ("exec", None), ("signal", True),
     ]  # fmt: skip
     *lines, last = done.stderr.decode().splitlines()
     assert last == "r.parquet"
-    assert any(line.startswith("vramtop: gpu 0: risk warning, full in ") for line in lines)
+    assert any(line.startswith(f"vramtop: gpu 0: risk {level}, full in ") for line in lines)
     assert all(line.startswith("vramtop: gpu 0") for line in lines)
 
 

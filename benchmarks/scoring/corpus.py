@@ -62,6 +62,16 @@ def kinds() -> list[str]:
     return [name for name in SCENARIOS if name not in UNSCORED]
 
 
+def fresh() -> list[Run]:
+    """Runs of seeds that no split holds: for figures that nobody has looked at before."""
+    runs = [
+        Run(kind=kind, seed=seed)
+        for kind in kinds()
+        for seed in range(SEEDS, SEEDS + max(1, FEWER.get(kind, SEEDS) // len(SPLITS)))
+    ]
+    return sorted(runs, key=lambda run: -_cost(run.kind))
+
+
 def corpus(splits: tuple[str, ...], *, share: float = 1.0) -> list[Run]:
     """The runs of some splits, the longest first; `share` of the seeds of each kind."""
     runs = [
