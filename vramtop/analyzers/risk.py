@@ -18,8 +18,11 @@ from vramtop.view import Change, View
 NONE, WARNING, CRITICAL = "none", "warning", "critical"
 RANKS = (NONE, WARNING, CRITICAL)
 JUDGE_NS = 5 * NS_PER_S
+CALM_NS = 15 * NS_PER_S
+CALM_BELOW = 0.03
+"""P(out of memory within 900 s) below which a device is judged less often."""
 AGAIN_S = (10, 60, 300)
-"""Seconds after the last change at which a device that nothing threatens is judged again."""
+"""Seconds after the last change at which a device that little threatens is judged again."""
 SNAPSHOT_NS = 300 * NS_PER_S
 EMPTY_SHARE = 20
 """Below a twentieth of its memory a device counts as empty: what follows is a start."""
@@ -56,6 +59,7 @@ class _Device:
     judged_ns: int = NEVER_NS
     due_ns: int | None = None
     again: int = 0
+    calm: bool = False
     level: str = NONE
     pending: str | None = None
     pending_ns: int = 0
@@ -154,10 +158,11 @@ class RiskAnalyzer(SweepAnalyzer):
         else:
             self._follow(device, now, change.used, limit)
         device.again = 0
-        if now - device.judged_ns >= JUDGE_NS:
+        pause_ns = CALM_NS if device.calm else JUDGE_NS
+        if now - device.judged_ns >= pause_ns:
             self._judge(tick, change.key, device)
         else:
-            self._judge_at(device.judged_ns + JUDGE_NS, change.key, device)
+            self._judge_at(device.judged_ns + pause_ns, change.key, device)
 
     def _is_parent(self, tick: int, uuid: str) -> bool:
         since = self._parents.get(uuid)
@@ -229,11 +234,12 @@ class RiskAnalyzer(SweepAnalyzer):
         device.judged_ns, device.due_ns = now, None
         evidence = self.evidence(device, now)
         p_oom = self._model.probabilities(evidence)
+        device.calm = p_oom[2] < CALM_BELOW
         self._remember(device, now)
         self._settle(tick, key, device, evidence.outlook, p_oom)
         if device.level != NONE or device.pending is not None or p_oom[2] > self.clear_critical_at:
             self._judge_at(now + JUDGE_NS, key, device)
-        elif device.again < len(AGAIN_S):
+        elif not device.calm and device.again < len(AGAIN_S):
             self._judge_at(now + AGAIN_S[device.again] * NS_PER_S, key, device)
             device.again += 1
 
