@@ -13,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check $(if $(C
 NO_PACKAGES := test_torture_* test_record_* test_nvml_f* test_nvml_source* test_nvml_parts* test_report_browser*
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-lowest check format picture bench score score-short fit lock clean
+.PHONY: help demo test test-lowest check format picture bench score score-kinds score-short fit lock clean
 
 help: ## List these commands.
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -55,9 +55,12 @@ picture: $(STAMP) ## Draw the README's picture again.
 bench: $(STAMP) ## Print every figure that benchmarks/README.md promises.
 	$(BIN)/python benchmarks/run.py
 
-score: $(STAMP) ## Score forecasts, verdicts, segments and labels on simulated runs; 10 to 20 minutes.
-	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/score.py
-	$(BIN)/python benchmarks/segments.py
+score: $(STAMP) ## Score forecasts, verdicts, segments and labels on simulated runs; 5 minutes.
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/score.py --fresh
+	$(BIN)/python benchmarks/segments.py --seeds 2 --first-seed 60
+
+score-kinds: $(STAMP) ## Score each kind of run under a fit on all other kinds; 20 minutes.
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/fit_risk.py --held-out
 
 score-short: $(STAMP) ## The same on a fifth of the runs; fails below the floors.
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/score.py --short
