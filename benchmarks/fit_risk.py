@@ -1,12 +1,14 @@
 """Fits the tables of `vramtop/analyzers/risk_table.py` on simulated runs.
 
-    python benchmarks/fit_risk.py [--jobs N] [--without KIND] [-o FILE]
+    python benchmarks/fit_risk.py [--jobs N] [--rows FILE] [--held-out] [-o FILE]
 
 Method: runs of the splits `fit` and `calibrate` (`benchmarks/scoring/corpus.py`) go through the
 analyzer; every 10 s its evidence is noted with the time that was really left. Steps 1 and 3 are
 logistic sums of piecewise linear functions with a ridge, most of them not allowed to fall;
-step 2 counts. The bounds of the range are the narrowest pair of multiples that holds the wanted
-share of the failures of the split `calibrate`.
+step 2 counts. The bounds of the range are pairs of multiples per class that together hold the
+wanted share of what followed wherever a level stood. `--held-out` prints, for each kind, the Brier
+skill of its rows under a fit on a quarter of the rows of all others. `--rows` keeps the evidence, which
+takes most of the time to gather.
 """
 
 from __future__ import annotations
