@@ -190,6 +190,7 @@ class Facts:
     def __init__(self) -> None:
         self._host: list[tuple[int, str | None]] = []
         self._gpu: dict[str, tuple[int, int]] = {}
+        self._split: dict[str, int] = {}
         self._names: dict[SeriesKey, list[tuple[int, str | None]]] = {}
         self._unsettled: set[SeriesKey] = set()
 
@@ -205,6 +206,10 @@ class Facts:
         """A GPU's index at capture, if it had been seen by tick `seq`."""
         first = self._gpu.get(uuid)
         return first[1] if first is not None and first[0] <= seq else None
+
+    def is_split(self, uuid: str, seq: int) -> bool:
+        """Whether a GPU was known to be split into MIG instances by tick `seq`."""
+        return self._split.get(uuid, seq + 1) <= seq
 
     def learn_host(self, seq: int, name: str) -> None:
         """The host's name is `name` from tick `seq` on."""
@@ -222,6 +227,10 @@ class Facts:
         """A GPU was first seen at tick `seq` as number `gpu`."""
         if uuid not in self._gpu:
             self._gpu[uuid] = (seq, gpu)
+
+    def learn_split(self, seq: int, uuid: str) -> None:
+        """An instance of this GPU was seen at tick `seq`."""
+        self._split.setdefault(uuid, seq)
 
     def learn_gone(self, seq: int, key: SeriesKey) -> None:
         """A process has gone at tick `seq`; its name still holds at that tick."""

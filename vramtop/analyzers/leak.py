@@ -69,15 +69,9 @@ class LeakAnalyzer(SweepAnalyzer):
         self._leaks: dict[SeriesKey, _Growth] = {}
         # When a process was born, of those whose birth is not long past.
         self._births_ns: dict[SeriesKey, int] = {}
-        self._parents: dict[str, int] = {}
 
     def on_block(self, view: View) -> None:
         """Find the minutes at which a floor may have risen without end, or a leak stopped."""
-        block = view.block
-        for index in range(block.n_devices):
-            parent = block.parents[index]
-            if parent is not None and parent not in self._parents:
-                self._parents[parent] = int(block.seq[block.tick[block.offsets[index]]])
         watched = set(self._leaks)
         for ranges in view.minutes:
             self._read(ranges, watched)
@@ -110,8 +104,7 @@ class LeakAnalyzer(SweepAnalyzer):
         """Whether growth is to be said of this series: a device's is mostly its processes'."""
         if key.pid is not None:
             return True
-        seq = int(self._present.block.seq[tick])
-        if self._parents.get(key.uuid, seq + 1) <= seq:
+        if self.is_split(tick, key.uuid):
             return False
         low = ranges.closed.low
         now, then = column + MINUTE_COUNT, column + MINUTE_COUNT - LONG_ENOUGH + 1

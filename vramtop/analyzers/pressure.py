@@ -18,9 +18,9 @@ START_PEAK_NS = 1800 * NS_PER_S
 """For so long after its start a process may be expected to reach its first peak again."""
 RISE_REST_NS = 10 * NS_PER_S
 RISE_NS = 60 * NS_PER_S
+"""A rise lasts a minute at most; ten seconds of rest end it."""
 STREAK_NS = 180 * NS_PER_S
 """Rises with less rest than this between them are one growth."""
-"""A rise lasts a minute at most; ten seconds of rest end it."""
 MAX_RISES = 16
 MAX_TENANTS = 16
 

@@ -13,7 +13,7 @@ from vramtop.events import OomRiskChanged
 from vramtop.samples import SeriesKey
 from vramtop.stats.exhaustion import History, Outlook
 from vramtop.units import MIB, NS_PER_S, format_bytes, format_duration, format_rate
-from vramtop.view import Change, View
+from vramtop.view import Change
 
 NONE, WARNING, CRITICAL = "none", "warning", "critical"
 RANKS = (NONE, WARNING, CRITICAL)
@@ -65,7 +65,6 @@ class _Device:
     pending_ns: int = 0
     eta: tuple[float, float] | None = None
     said: Risk | None = None
-    told: tuple[str, SeriesKey | None] = (NONE, None)
     births_ns: dict[SeriesKey, int] = field(default_factory=dict)
     processes: dict[SeriesKey, int] = field(default_factory=dict)
     # What processes held at the last two snapshots, the older first.
@@ -109,15 +108,6 @@ class RiskAnalyzer(SweepAnalyzer):
         self.clear_hold_s = clear_hold_s
         self._model = RiskModel()
         self._devices: dict[str, _Device] = {}
-        self._parents: dict[str, int] = {}
-
-    def on_block(self, view: View) -> None:
-        """A GPU that is split up has no limit of its own: its instances are judged instead."""
-        block = view.block
-        for index, parent in enumerate(block.parents):
-            if parent is not None and parent not in self._parents:
-                first = block.tick[block.series_rows(index).start]
-                self._parents[parent] = int(block.seq[first])
 
     def on_signal(self, tick: int, name: str, key: SeriesKey, value: bool) -> None:  # noqa: ARG002, FBT001
         """A process was born; the growth that follows may be its start."""
@@ -148,7 +138,7 @@ class RiskAnalyzer(SweepAnalyzer):
                 device.processes[change.key] = change.used
             return
         limit = _limit(change)
-        if limit is None or self._is_parent(tick, change.key.uuid):
+        if limit is None or self.is_split(tick, change.key.uuid):
             return
         now = self.now_ns(tick)
         if device is None:
@@ -163,10 +153,6 @@ class RiskAnalyzer(SweepAnalyzer):
             self._judge(tick, change.key, device)
         else:
             self._judge_at(device.judged_ns + pause_ns, change.key, device)
-
-    def _is_parent(self, tick: int, uuid: str) -> bool:
-        since = self._parents.get(uuid)
-        return since is not None and since <= int(self._present.block.seq[tick])
 
     def on_wake(self, tick: int, key: SeriesKey) -> None:
         """Judge again: time has passed."""
@@ -269,7 +255,7 @@ class RiskAnalyzer(SweepAnalyzer):
         found = self._model.range_s(outlook)
         if found is not None:
             device.eta = found
-        elif device.eta is None or device.level == NONE:
+        elif device.level == NONE:
             device.eta = None
         low, high = (None, None) if device.eta is None else device.eta
         if device.level != NONE and low is None:
@@ -290,10 +276,6 @@ class RiskAnalyzer(SweepAnalyzer):
                 reason=self._reason(tick, device, risk, outlook),
             )
         self.publish("forecast", tick, key, risk)
-        told = (risk.level, risk.driver)
-        if told != device.told or risk.level != NONE:
-            device.told = told
-            self.publish("risk", tick, key, risk)
 
     def _wanted(self, level: str, p_oom: tuple[float, float, float]) -> str:
         _, p_300, p_900 = p_oom

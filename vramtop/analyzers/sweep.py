@@ -112,6 +112,10 @@ class SweepAnalyzer:
         """A process's name as known at `tick`."""
         return self._facts.name(key, int(self._present.block.seq[tick]))
 
+    def is_split(self, tick: int, uuid: str) -> bool:
+        """Whether a GPU is split into MIG instances, which are judged in its place."""
+        return self._facts.is_split(uuid, int(self._present.block.seq[tick]))
+
     def publish(self, name: str, tick: int, key: SeriesKey, value: object) -> None:
         """Tell the analyzers that run after this one."""
         self._present.publish(name, tick, key, value)

@@ -86,6 +86,9 @@ class Carry:
                 slot = self._new_slot(key)
                 first = block.tick[block.offsets[index]]
                 self.facts.learn_gpu(int(block.seq[first]), key.uuid, block.gpus[index])
+                parent = block.parents[index] if index < block.n_devices else None
+                if parent is not None:
+                    self.facts.learn_split(int(block.seq[first]), parent)
             slots.append(slot)
         rows = np.repeat(np.array(slots, np.int64), np.diff(block.offsets))
         ended: dict[int, int] = {}
